@@ -1,0 +1,179 @@
+//! What every cluster has from the first moment: namespaces, default roles and bindings, priority classes,
+//! the `kubernetes` service and its endpoints. Made by ordinary requests of the server to itself.
+
+use crate::negotiate::{Accepted, Format, View};
+use crate::request::{Query, RequestInfo};
+use crate::server::Server;
+use crate::verbs::modify::{How, Made, modify};
+use crate::verbs::{self, create};
+use api::{GroupResource, Status};
+use auth::User;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The endpoints of the `kubernetes` service are looked after this often: upstream's reconciler.
+const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Makes what is missing, then keeps this server's address among the endpoints.
+pub async fn run(server: Arc<Server>) {
+    while server.cache.applied() == 0 {
+        let _ = server.cache.progress().changed().await;
+    }
+    let mut wait = Duration::from_millis(100);
+    while let Err(e) = make_all(&server).await {
+        tracing::warn!(error = %e, "the cluster's first objects could not be made; it is tried again");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+    server.health.bootstrapped.store(true, Ordering::Release);
+    tracing::info!("the cluster's first objects are there");
+    loop {
+        if let Err(e) = endpoints(&server).await {
+            tracing::warn!(error = %e, "the endpoints of the kubernetes service could not be brought up to date");
+        }
+        tokio::time::sleep(ENDPOINTS_INTERVAL).await;
+    }
+}
+
+async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
+    let mut work: Vec<(GroupResource, Value)> = Vec::new();
+    for name in NAMESPACES {
+        work.push((GroupResource::new("", "namespaces"), json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})));
+    }
+    make(server, std::mem::take(&mut work)).await?;
+    let rbac = |resource: &str, value: Result<Value, serde_json::Error>| value.map(|v| (GroupResource::new("rbac.authorization.k8s.io", resource), v));
+    if server.authorizers.uses_rbac() {
+        let policy = auth::policy::default_policy();
+        let all = (policy.cluster_roles.iter().map(|o| rbac("clusterroles", serde_json::to_value(o))))
+            .chain(policy.cluster_role_bindings.iter().map(|o| rbac("clusterrolebindings", serde_json::to_value(o))))
+            .chain(policy.roles.iter().map(|o| rbac("roles", serde_json::to_value(o))))
+            .chain(policy.role_bindings.iter().map(|o| rbac("rolebindings", serde_json::to_value(o))));
+        for object in all {
+            work.push(object.map_err(verbs::internal)?);
+        }
+    }
+    for (name, value, description) in [
+        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+    ] {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value, "description": description});
+        work.push((GroupResource::new("scheduling.k8s.io", "priorityclasses"), class));
+    }
+    if let Some(range) = server.options.service_cluster_ip_range.first() {
+        let cidrs: Vec<String> = server.options.service_cluster_ip_range.iter().map(ToString::to_string).collect();
+        let value = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}});
+        work.push((GroupResource::new("networking.k8s.io", "servicecidrs"), value));
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {
+                "type": "ClusterIP", "clusterIP": range.nth(1).to_string(), "sessionAffinity": "None",
+                "ports": [{"name": "https", "port": 443, "targetPort": server.options.secure_port, "protocol": "TCP"}],
+            },
+        });
+        work.push((GroupResource::new("", "services"), service));
+    }
+    make(server, work).await?;
+    extension_apiserver_authentication(server).await
+}
+
+/// A request of the server to itself.
+fn request(server: &Arc<Server>, resource: &GroupResource, namespace: &str, name: &str) -> Option<verbs::Request> {
+    let catalog = server.catalog();
+    let resource = catalog.resource(resource)?.clone();
+    let info = RequestInfo {
+        is_resource: true,
+        group: resource.gvk.group.clone(),
+        version: resource.gvk.version.clone(),
+        namespace: namespace.into(),
+        resource: resource.names.plural.into(),
+        name: name.into(),
+        ..RequestInfo::default()
+    };
+    let user = User::new("system:apiserver", &[auth::MASTERS, auth::AUTHENTICATED]);
+    let accepted = Accepted { format: Format::Json, view: View::Whole, pretty: false };
+    Some(verbs::Request::new(server.clone(), info, Query::parse(Some("fieldManager=kube-apiserver")), Default::default(), user, resource, accepted))
+}
+
+/// Makes objects that are not there; all at once, so that they share the store's commits.
+async fn make(server: &Arc<Server>, objects: Vec<(GroupResource, Value)>) -> Result<(), Status> {
+    let made = objects.into_iter().filter_map(|(resource, value)| {
+        let text = |path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string();
+        // A kind that is not served is one that nobody will ask for.
+        let request = request(server, &resource, &text("/metadata/namespace"), &text("/metadata/name"))?;
+        let there = request.resource.collection.as_ref().is_some_and(|c| c.get(&request.key()).is_some());
+        (!there).then(|| async move {
+            match create::create_value(&request, value).await {
+                Err(e) if !e.is_already_exists() => Err(e),
+                _ => Ok(()),
+            }
+        })
+    });
+    futures::future::try_join_all(made).await?;
+    server.consistent().await.map_err(verbs::store_failed)
+}
+
+/// How aggregated API servers learn whom to trust.
+async fn extension_apiserver_authentication(server: &Arc<Server>) -> Result<(), Status> {
+    let mut data = serde_json::Map::new();
+    let o = &server.options;
+    let read = |path: &Option<std::path::PathBuf>| path.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
+    let list = |l: &Vec<String>| Value::from(serde_json::to_string(l).unwrap_or_default());
+    if let Some(ca) = read(&o.client_ca_file) {
+        data.insert("client-ca-file".into(), ca.into());
+    }
+    if let Some(ca) = read(&o.requestheader_client_ca_file) {
+        data.insert("requestheader-client-ca-file".into(), ca.into());
+        data.insert("requestheader-allowed-names".into(), list(&o.requestheader_allowed_names));
+        data.insert("requestheader-username-headers".into(), list(&o.requestheader_username_headers));
+        data.insert("requestheader-group-headers".into(), list(&o.requestheader_group_headers));
+        data.insert("requestheader-extra-headers-prefix".into(), list(&o.requestheader_extra_headers_prefix));
+    }
+    if data.is_empty() {
+        return Ok(());
+    }
+    let value = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "data": data,
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+    });
+    make(server, vec![(GroupResource::new("", "configmaps"), value)]).await
+}
+
+/// Puts this server's address into the endpoints of the `kubernetes` service.
+async fn endpoints(server: &Arc<Server>) -> Result<(), Status> {
+    let address = server.options.advertised().to_string();
+    let port = server.options.secure_port;
+    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    ensure(server, GroupResource::new("", "endpoints"), endpoints, "subsets").await?;
+    ensure(server, GroupResource::new("discovery.k8s.io", "endpointslices"), slice, "endpoints").await
+}
+
+/// Makes an object, or brings `field` of it, and its ports, up to date.
+async fn ensure(server: &Arc<Server>, resource: GroupResource, value: Value, field: &str) -> Result<(), Status> {
+    make(server, vec![(resource.clone(), value.clone())]).await?;
+    let Some(request) = request(server, &resource, "default", "kubernetes") else { return Ok(()) };
+    let make = |old: &Value| {
+        let mut new = old.clone();
+        for field in [field, "ports"] {
+            if let Some(wanted) = value.get(field) {
+                new[field] = wanted.clone();
+            }
+        }
+        Ok(Made { value: new, applied: false })
+    };
+    modify(&request, How { part: None, checked: true, manager: "kube-apiserver" }, &make).await.map(drop)
+}

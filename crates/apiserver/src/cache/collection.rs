@@ -1,0 +1,357 @@
+//! All objects of one resource, as a value that readers take whole, and the watchers of its changes.
+
+use super::entry::Entry;
+use super::filter::Filter;
+use bytes::Bytes;
+use imbl::OrdMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use store::{Event, KeyValue, Revision};
+use tokio::sync::mpsc;
+
+/// Objects by key. Cloning it is O(1), and a clone never changes.
+pub type Items = OrdMap<Arc<str>, Arc<Entry>>;
+
+/// Changes kept for watches that start in the past: this many,
+const HISTORY: usize = 2000;
+/// or this many bytes of objects.
+const HISTORY_BYTES: usize = 8 << 20;
+/// Changes that may wait for a watcher. One that falls further behind is ended and starts anew.
+const WATCHER_QUEUE: usize = 1024;
+/// Snapshots kept for continue tokens, and for how long: etcd's compaction interval in upstream.
+const SNAPSHOTS: usize = 100;
+const SNAPSHOT_AGE: Duration = Duration::from_secs(300);
+
+/// The kinds of a [`Change`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It was not there before.
+    Added,
+    /// It was.
+    Modified,
+    /// It is gone; the entry shows its last state.
+    Deleted,
+}
+
+impl ChangeKind {
+    /// As watch events name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChangeKind::Added => "ADDED",
+            ChangeKind::Modified => "MODIFIED",
+            ChangeKind::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change, shared by all who watch.
+#[derive(Debug)]
+pub struct Change {
+    /// What happened.
+    pub kind: ChangeKind,
+    /// The object after it; before it, if it is gone.
+    pub entry: Arc<Entry>,
+    /// The object before it.
+    pub old: Option<Arc<Entry>>,
+    line: OnceLock<Bytes>,
+}
+
+impl Change {
+    /// A change.
+    pub fn new(kind: ChangeKind, entry: Arc<Entry>, old: Option<Arc<Entry>>) -> Self {
+        Change { kind, entry, old, line: OnceLock::new() }
+    }
+
+    /// The watch event's JSON, with its newline; made once for all watchers.
+    pub fn line(&self) -> Bytes {
+        self.line.get_or_init(|| event_line(self.kind, &self.entry)).clone()
+    }
+}
+
+/// A watch event's JSON, with its newline.
+pub fn event_line(kind: ChangeKind, entry: &Entry) -> Bytes {
+    let mut line = Vec::with_capacity(entry.json.len() + 40);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.name().as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    line.extend_from_slice(&entry.json);
+    line.extend_from_slice(b"}\n");
+    line.into()
+}
+
+struct Watcher {
+    filter: Arc<Filter>,
+    queue: mpsc::Sender<Arc<Change>>,
+}
+
+/// By what a watcher can be found without asking all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Index {
+    /// It watches one object.
+    Key(Box<str>),
+    /// It watches objects with this value of a selectable field.
+    Field(usize, Box<str>),
+    /// It watches one namespace.
+    Namespace(Box<str>),
+    /// It watches everything.
+    All,
+}
+
+#[derive(Default)]
+struct State {
+    items: Items,
+    /// The newest change.
+    last: Revision,
+    history: VecDeque<Arc<Change>>,
+    history_bytes: usize,
+    /// Changes up to this one are not in `history`.
+    forgotten: Revision,
+    watchers: HashMap<Index, Vec<Watcher>>,
+    snapshots: VecDeque<(Revision, Items, Instant)>,
+    /// Changes that came while the collection was loaded; `None` once it is.
+    early: Option<Vec<Event>>,
+}
+
+/// All objects of one resource.
+pub struct Collection {
+    /// Store keys begin with this: `/registry/pods/`.
+    pub prefix: String,
+    /// JSON paths of the fields that selectors may name.
+    pub selectable: Vec<String>,
+    decode: Decode,
+    state: Mutex<State>,
+}
+
+/// Makes stored bytes into canonical JSON.
+pub type Decode = Arc<dyn Fn(&Bytes) -> Result<Bytes, String> + Send + Sync>;
+
+/// Why a watch can't start.
+#[derive(Debug, PartialEq)]
+pub struct TooOld {
+    /// Changes up to this revision are forgotten.
+    pub forgotten: Revision,
+}
+
+impl Collection {
+    /// An empty collection that waits to be loaded.
+    pub fn new(prefix: String, selectable: Vec<String>, decode: Decode) -> Self {
+        let state = State { early: Some(Vec::new()), ..State::default() };
+        Collection { prefix, selectable, decode, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, kv: &KeyValue) -> Option<Arc<Entry>> {
+        let key = kv.key.strip_prefix(&*self.prefix)?;
+        let entry = (self.decode)(&kv.value)
+            .and_then(|json| Entry::new(key.into(), kv.mod_revision, &json, &self.selectable).map_err(|e| e.to_string()));
+        entry.map(Arc::new).map_err(|e| tracing::error!(key = %kv.key, error = %e, "an object in the store can't be read; it is left out")).ok()
+    }
+
+    /// Takes what the store holds at `revision`; called at the start, and again when changes were missed.
+    pub fn load(&self, items: Vec<KeyValue>, revision: Revision) {
+        let fresh: Items = items.iter().filter_map(|kv| self.entry(kv)).map(|e| (e.key.clone(), e)).collect();
+        let mut state = self.state();
+        let mut changes: Vec<Arc<Change>> = Vec::new();
+        if state.early.is_none() {
+            // Watchers that are still there are told the difference.
+            for (key, entry) in &fresh {
+                match state.items.get(key) {
+                    Some(old) if old.revision == entry.revision => {}
+                    Some(old) => changes.push(Arc::new(Change::new(ChangeKind::Modified, entry.clone(), Some(old.clone())))),
+                    None => changes.push(Arc::new(Change::new(ChangeKind::Added, entry.clone(), None))),
+                }
+            }
+            for (key, old) in &state.items {
+                if !fresh.contains_key(key) {
+                    changes.push(Arc::new(Change::new(ChangeKind::Deleted, Arc::new(old.at(revision)), Some(old.clone()))));
+                }
+            }
+            changes.sort_by_key(|c| c.entry.revision);
+        }
+        state.items = fresh;
+        state.last = revision;
+        state.forgotten = revision;
+        state.history.clear();
+        state.history_bytes = 0;
+        for change in &changes {
+            state.tell(change);
+        }
+        let early = state.early.take().unwrap_or_default();
+        drop(state);
+        for event in early.iter().filter(|e| e.revision() > revision) {
+            self.apply(event);
+        }
+    }
+
+    /// Takes one change. Changes come in the order of their revisions.
+    pub fn apply(&self, event: &Event) {
+        {
+            let mut state = self.state();
+            if let Some(early) = &mut state.early {
+                early.push(event.clone());
+                return;
+            }
+            if event.revision() <= state.last {
+                return; // it was loaded with it
+            }
+        }
+        match event {
+            Event::Put(kv) => {
+                let Some(entry) = self.entry(kv) else { return };
+                let mut state = self.state();
+                let old = state.items.insert(entry.key.clone(), entry.clone());
+                let kind = if old.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                state.record(Arc::new(Change::new(kind, entry, old)));
+            }
+            Event::Delete { key, revision } => {
+                let Some(key) = key.strip_prefix(&*self.prefix) else { return };
+                let mut state = self.state();
+                if let Some(old) = state.items.remove(key) {
+                    let last = Arc::new(old.at(*revision));
+                    state.record(Arc::new(Change::new(ChangeKind::Deleted, last, Some(old))));
+                }
+            }
+        }
+    }
+
+    /// One object.
+    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.state().items.get(key).cloned()
+    }
+
+    /// All objects, and the revision they are of, which is at least `applied`: the revision up to
+    /// which the whole cache has been brought.
+    pub fn snapshot(&self, applied: Revision) -> (Items, Revision) {
+        let state = self.state();
+        (state.items.clone(), state.last.max(applied))
+    }
+
+    /// The newest change.
+    pub fn last(&self) -> Revision {
+        self.state().last
+    }
+
+    /// Keeps a snapshot for those who read it page by page.
+    pub fn keep(&self, items: Items, revision: Revision) {
+        let mut state = self.state();
+        state.snapshots.retain(|(_, _, since)| since.elapsed() < SNAPSHOT_AGE);
+        if state.snapshots.iter().any(|(r, _, _)| *r == revision) {
+            return;
+        }
+        if state.snapshots.len() == SNAPSHOTS {
+            state.snapshots.pop_front();
+        }
+        state.snapshots.push_back((revision, items, Instant::now()));
+    }
+
+    /// The collection as it was at exactly `revision`, if that is still known.
+    pub fn at(&self, revision: Revision, applied: Revision) -> Option<Items> {
+        let state = self.state();
+        if revision >= state.last && revision <= applied.max(state.last) {
+            return Some(state.items.clone());
+        }
+        if let Some((_, items, _)) = state.snapshots.iter().find(|(r, _, _)| *r == revision) {
+            return Some(items.clone());
+        }
+        if revision < state.forgotten {
+            return None;
+        }
+        // Undo the changes that came after it.
+        let mut items = state.items.clone();
+        for change in state.history.iter().rev().take_while(|c| c.entry.revision > revision) {
+            match &change.old {
+                Some(old) => items.insert(change.entry.key.clone(), old.clone()),
+                None => items.remove(&change.entry.key),
+            };
+        }
+        Some(items)
+    }
+
+    /// Starts a watch of changes after `after`. Answers those already known that fit, and the queue of those to come.
+    pub fn watch(&self, filter: Arc<Filter>, after: Revision) -> Result<(Vec<Arc<Change>>, mpsc::Receiver<Arc<Change>>), TooOld> {
+        let mut state = self.state();
+        if after < state.forgotten {
+            return Err(TooOld { forgotten: state.forgotten });
+        }
+        let start = state.history.partition_point(|c| c.entry.revision <= after);
+        let missed = state.history.range(start..).filter(|c| filter.concerns(c)).cloned().collect();
+        Ok((missed, state.add_watcher(filter)))
+    }
+
+    /// Starts a watch from now on. Answers all objects, their revision, and the queue of changes to come.
+    pub fn watch_from_now(&self, filter: Arc<Filter>, applied: Revision) -> (Items, Revision, mpsc::Receiver<Arc<Change>>) {
+        let mut state = self.state();
+        let queue = state.add_watcher(filter);
+        (state.items.clone(), state.last.max(applied), queue)
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.state().items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends all watches, as when the resource is no longer served.
+    pub fn close(&self) {
+        self.state().watchers.clear();
+    }
+}
+
+impl State {
+    fn add_watcher(&mut self, filter: Arc<Filter>) -> mpsc::Receiver<Arc<Change>> {
+        let (queue, changes) = mpsc::channel(WATCHER_QUEUE);
+        let watchers = self.watchers.entry(filter.index()).or_default();
+        watchers.retain(|w| !w.queue.is_closed());
+        watchers.push(Watcher { filter, queue });
+        changes
+    }
+
+    fn record(&mut self, change: Arc<Change>) {
+        self.last = change.entry.revision;
+        self.tell(&change);
+        self.history_bytes += change.entry.json.len();
+        self.history.push_back(change);
+        while self.history.len() > HISTORY || self.history_bytes > HISTORY_BYTES && self.history.len() > 1 {
+            if let Some(gone) = self.history.pop_front() {
+                self.history_bytes -= gone.entry.json.len();
+                self.forgotten = gone.entry.revision;
+            }
+        }
+    }
+
+    fn tell(&mut self, change: &Arc<Change>) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let entry = &change.entry;
+        self.tell_indexed(&Index::All, change);
+        self.tell_indexed(&Index::Key((&*entry.key).into()), change);
+        self.tell_indexed(&Index::Namespace(entry.namespace().into()), change);
+        for (i, value) in entry.fields.iter().enumerate() {
+            let value = value.as_deref().unwrap_or_default();
+            self.tell_indexed(&Index::Field(i, value.into()), change);
+            // An object that leaves a selection is told to those who had it.
+            let before = change.old.as_ref().map(|old| old.fields.get(i).and_then(|v| v.as_deref()).unwrap_or_default());
+            if let Some(before) = before.filter(|before| *before != value) {
+                self.tell_indexed(&Index::Field(i, before.into()), change);
+            }
+        }
+    }
+
+    fn tell_indexed(&mut self, index: &Index, change: &Arc<Change>) {
+        let Some(watchers) = self.watchers.get_mut(index) else { return };
+        // A watcher whose queue is full is dropped; its stream ends after what it has, and it starts anew.
+        watchers.retain(|w| !w.filter.concerns(change) && !w.queue.is_closed() || w.filter.concerns(change) && w.queue.try_send(change.clone()).is_ok());
+        if watchers.is_empty() {
+            self.watchers.remove(index);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! An object as the cache holds it: bytes, and the few values that selectors ask for.
+
+use super::pluck::pluck;
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::{Arc, OnceLock};
+use store::Revision;
+
+/// An object at one revision. Nothing in it changes.
+#[derive(Debug)]
+pub struct Entry {
+    /// `namespace/name`, or `name` for a cluster-scoped object.
+    pub key: Arc<str>,
+    /// The revision that wrote it.
+    pub revision: Revision,
+    /// Its JSON, with `metadata.resourceVersion`.
+    pub json: Bytes,
+    /// `metadata.labels`.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// The values of the kind's selectable fields, in the kind's order.
+    pub fields: Box<[Option<Box<str>>]>,
+    protobuf: OnceLock<Option<Bytes>>,
+}
+
+impl Entry {
+    /// Makes an entry of JSON written by [`canonical`].
+    pub fn new<P: AsRef<str>>(key: Arc<str>, revision: Revision, stored: &[u8], selectable: &[P]) -> Result<Self, serde_json::Error> {
+        let plucked = pluck(stored, selectable)?;
+        Ok(Entry {
+            key,
+            revision,
+            json: with_revision(stored, revision),
+            labels: plucked.labels.into(),
+            fields: plucked.fields.into(),
+            protobuf: OnceLock::new(),
+        })
+    }
+
+    /// The same object as of another revision: how a deletion shows the last state.
+    pub fn at(&self, revision: Revision) -> Self {
+        let old = format!("\"resourceVersion\":\"{}\",", self.revision);
+        let start = metadata_start(&self.json);
+        let mut json = Vec::with_capacity(self.json.len() + 4);
+        json.extend_from_slice(&self.json[..start]);
+        json.extend_from_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
+        json.extend_from_slice(&self.json[(start + old.len()).min(self.json.len())..]);
+        Entry {
+            key: self.key.clone(),
+            revision,
+            json: json.into(),
+            labels: self.labels.clone(),
+            fields: self.fields.clone(),
+            protobuf: OnceLock::new(),
+        }
+    }
+
+    /// The namespace; empty for a cluster-scoped object.
+    pub fn namespace(&self) -> &str {
+        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        self.key.split_once('/').map_or(&self.key, |(_, name)| name)
+    }
+
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v)
+    }
+
+    /// Its JSON as a value.
+    pub fn value(&self) -> Result<Value, serde_json::Error> {
+        serde_json::from_slice(&self.json)
+    }
+
+    /// Its protobuf in the envelope, made by `encode` on first demand.
+    pub fn protobuf(&self, encode: impl FnOnce(&Value) -> Option<Vec<u8>>) -> Option<Bytes> {
+        self.protobuf.get_or_init(|| encode(&self.value().ok()?).map(Bytes::from)).clone()
+    }
+}
+
+/// An object's JSON in the order in which the server keeps it: `apiVersion`, `kind`, `metadata`, the
+/// rest; without resourceVersion, which the store's revision is.
+pub fn canonical(object: &Value) -> Result<Vec<u8>, serde_json::Error> {
+    let mut out = Vec::with_capacity(1024);
+    let empty = serde_json::Map::new();
+    let object = object.as_object().unwrap_or(&empty);
+    let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
+    out.extend_from_slice(b"{\"apiVersion\":");
+    serde_json::to_writer(&mut out, text("apiVersion"))?;
+    out.extend_from_slice(b",\"kind\":");
+    serde_json::to_writer(&mut out, text("kind"))?;
+    out.extend_from_slice(b",\"metadata\":{");
+    let mut first = true;
+    for (name, value) in object.get("metadata").and_then(Value::as_object).into_iter().flatten() {
+        if name == "resourceVersion" || name == "selfLink" {
+            continue;
+        }
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        serde_json::to_writer(&mut out, name)?;
+        out.push(b':');
+        serde_json::to_writer(&mut out, value)?;
+    }
+    out.push(b'}');
+    for (name, value) in object {
+        if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+            out.push(b',');
+            serde_json::to_writer(&mut out, name)?;
+            out.push(b':');
+            serde_json::to_writer(&mut out, value)?;
+        }
+    }
+    out.push(b'}');
+    Ok(out)
+}
+
+const METADATA: &[u8] = b"\"metadata\":{";
+
+/// Where the first member of `metadata` stands. [`canonical`] puts only two names before it, and no name of
+/// an API version or a kind contains a quote.
+fn metadata_start(json: &[u8]) -> usize {
+    json.windows(METADATA.len()).position(|w| w == METADATA).map_or(json.len(), |at| at + METADATA.len())
+}
+
+/// Puts `metadata.resourceVersion` into JSON written by [`canonical`].
+pub fn with_revision(json: &[u8], revision: Revision) -> Bytes {
+    let start = metadata_start(json);
+    let (head, tail) = json.split_at(start);
+    let mut out = Vec::with_capacity(json.len() + 40);
+    out.extend_from_slice(head);
+    let comma = if tail.first() == Some(&b'}') { "" } else { "," };
+    out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\"{comma}").as_bytes());
+    out.extend_from_slice(tail);
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn revision_is_put_in_and_replaced() {
+        let object = json!({"kind": "ConfigMap", "data": {"a": "b"}, "apiVersion": "v1", "metadata": {"name": "x", "resourceVersion": "1"}});
+        let stored = canonical(&object).unwrap();
+        assert_eq!(stored, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"b"}}"#);
+        let entry = Entry::new("ns/x".into(), 7, &stored, &["data.a"]).unwrap();
+        assert_eq!(entry.json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#[..]);
+        assert_eq!(entry.at(123).json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"123","name":"x"},"data":{"a":"b"}}"#[..]);
+        assert_eq!(entry.fields[0].as_deref(), Some("b"));
+        assert_eq!((entry.namespace(), entry.name()), ("ns", "x"));
+    }
+}

@@ -1,0 +1,200 @@
+//! Connections onward: to kubelets, pods and services. A request is passed on as it came; if the other side
+//! switches protocols (exec, attach, port-forward), the two connections become one pipe.
+
+use crate::body::{Body, BodyError};
+use crate::verbs::Answer;
+use api::Status;
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How this server speaks with kubelets.
+pub struct Kubelets {
+    tls: Arc<ClientConfig>,
+    /// For pods and services that are spoken to with `https:`: nothing is known of their certificates.
+    anyone: Arc<ClientConfig>,
+}
+
+/// Where a request goes on.
+pub struct Target {
+    /// A host's name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// With TLS, and whose.
+    pub tls: Tls,
+    /// Path and query.
+    pub path: String,
+}
+
+/// Whether a target speaks TLS.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Tls {
+    /// It does not.
+    None,
+    /// It is a kubelet: we show our certificate.
+    Kubelet,
+    /// It is anyone.
+    Anyone,
+}
+
+/// Accepts any certificate: of kubelets without `--kubelet-certificate-authority`, as upstream does, and of pods.
+#[derive(Debug)]
+struct AcceptAny(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl Kubelets {
+    /// Reads the certificate, key and authority of the `--kubelet-*` flags.
+    pub fn new(options: &crate::options::Options) -> Result<Self, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = || ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(|e| e.to_string());
+        let accept_any = Arc::new(AcceptAny(provider.clone()));
+        let verified = match &options.kubelet_certificate_authority {
+            Some(path) => {
+                let pem = pki::files::read(path).map_err(|e| format!("--kubelet-certificate-authority: {e}"))?;
+                let mut roots = rustls::RootCertStore::empty();
+                for certificate in pki::files::certificates(&pem, "--kubelet-certificate-authority").map_err(|e| e.to_string())? {
+                    roots.add(certificate).map_err(|e| format!("--kubelet-certificate-authority: {e}"))?;
+                }
+                builder()?.with_root_certificates(roots)
+            }
+            None => builder()?.dangerous().with_custom_certificate_verifier(accept_any.clone()),
+        };
+        let tls = match (&options.kubelet_client_certificate, &options.kubelet_client_key) {
+            (Some(certificate), Some(key)) => {
+                let pem = |path, flag: &str| pki::files::read(path).map_err(|e| format!("{flag}: {e}"));
+                let chain = pki::files::certificates(&pem(certificate, "--kubelet-client-certificate")?, "--kubelet-client-certificate").map_err(|e| e.to_string())?;
+                let key = pki::files::private_key(&pem(key, "--kubelet-client-key")?, "--kubelet-client-key").map_err(|e| e.to_string())?;
+                verified.with_client_auth_cert(chain, key).map_err(|e| format!("--kubelet-client-certificate: {e}"))?
+            }
+            _ => verified.with_no_client_auth(),
+        };
+        let anyone = builder()?.dangerous().with_custom_certificate_verifier(accept_any).with_no_client_auth();
+        Ok(Kubelets { tls: Arc::new(tls), anyone: Arc::new(anyone) })
+    }
+
+    async fn open(&self, target: &Target) -> Result<http1::SendRequest<Full<Bytes>>, String> {
+        let address = format!("{}:{}", bracketed(&target.host), target.port);
+        let tcp = tokio::time::timeout(CONNECT, TcpStream::connect(&address))
+            .await
+            .map_err(|_| format!("dial tcp {address}: i/o timeout"))?
+            .map_err(|e| format!("dial tcp {address}: {e}"))?;
+        let _ = tcp.set_nodelay(true);
+        let config = match target.tls {
+            Tls::None => {
+                let (sender, connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(|e| e.to_string())?;
+                tokio::spawn(connection.with_upgrades());
+                return Ok(sender);
+            }
+            Tls::Kubelet => &self.tls,
+            Tls::Anyone => &self.anyone,
+        };
+        let name = ServerName::try_from(target.host.clone()).map_err(|_| format!("{:?} is no host name", target.host))?;
+        let tls = tokio_rustls::TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|e| format!("{address}: {e}"))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
+        tokio::spawn(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    /// Passes a request on and its answer back. `body` has been read already, if there was one.
+    pub async fn forward(&self, target: Target, method: Method, headers: &HeaderMap, body: Bytes, upgrade: Option<hyper::upgrade::OnUpgrade>) -> Answer {
+        let failed = |e: String| Status::failure(500, "InternalError", format!("error dialing backend: {e}"));
+        let mut sender = self.open(&target).await.map_err(failed)?;
+        let uri: Uri = target.path.parse().map_err(|_| Status::bad_request("the path can't be passed on"))?;
+        let mut request = Request::new(Full::new(body));
+        (*request.method_mut(), *request.uri_mut()) = (method, uri);
+        copy_headers(headers, request.headers_mut(), upgrade.is_some());
+        let host = format!("{}:{}", bracketed(&target.host), target.port);
+        if let Ok(host) = host.parse() {
+            request.headers_mut().insert(HOST, host);
+        }
+        let mut response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client) = upgrade else {
+                return Err(Status::failure(502, "BadGateway", "the other side switched protocols, which was not asked for"));
+            };
+            let backend = hyper::upgrade::on(&mut response);
+            tokio::spawn(async move {
+                let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else { return };
+                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+                // It ends when either side does; how is not ours to judge.
+                let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, 32 << 10, 32 << 10).await;
+            });
+            let mut answer = Response::new(Body::empty());
+            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            for (name, value) in response.headers() {
+                answer.headers_mut().append(name, value.clone());
+            }
+            return Ok(answer);
+        }
+        let (parts, body) = response.into_parts();
+        let mut answer = Response::new(Body::Stream(Box::pin(passed_on(body))));
+        *answer.status_mut() = parts.status;
+        copy_headers(&parts.headers, answer.headers_mut(), false);
+        Ok(answer)
+    }
+}
+
+fn passed_on(body: Incoming) -> impl http_body::Body<Data = Bytes, Error = BodyError> {
+    body.map_err(|e| Box::new(e) as BodyError)
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.into() }
+}
+
+/// Headers of one hop (RFC 9110, 7.6.1), and our own credentials, which are not the other side's to see.
+fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, upgrade: bool) {
+    const OWN: [HeaderName; 5] =
+        [http::header::AUTHORIZATION, http::header::TE, http::header::TRAILER, http::header::TRANSFER_ENCODING, http::header::CONTENT_LENGTH];
+    for (name, value) in from {
+        let hop = *name == CONNECTION || *name == UPGRADE || name == "keep-alive" || name.as_str().starts_with("impersonate-");
+        if OWN.contains(name) || hop && !(upgrade && (*name == CONNECTION || *name == UPGRADE)) || *name == HOST {
+            continue;
+        }
+        to.append(name, value.clone());
+    }
+}

@@ -1,0 +1,54 @@
+//! /healthz, /livez and /readyz, with their checks.
+
+use crate::body::Body;
+use crate::request::Query;
+use crate::respond;
+use crate::server::Server;
+use http::Response;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What has to be done before the server is ready.
+#[derive(Default)]
+pub struct Health {
+    /// The default namespaces, roles and the like are there.
+    pub bootstrapped: AtomicBool,
+    /// It is about to end: no new requests should come.
+    pub ending: AtomicBool,
+}
+
+/// Answers a health path; `None` if it is none.
+pub async fn answer(server: &Server, path: &str, query: &Query) -> Option<Response<Body>> {
+    let mut parts = path.trim_matches('/').splitn(2, '/');
+    let endpoint = parts.next().filter(|e| matches!(*e, "healthz" | "livez" | "readyz"))?;
+    let one = parts.next();
+    let excluded: Vec<&str> = query.all("exclude").collect();
+    let ready = endpoint == "readyz";
+    let mut checks: Vec<(&str, bool)> = vec![("ping", true), ("log", true)];
+    if !excluded.contains(&"etcd") {
+        let store = tokio::time::timeout(Duration::from_secs(2), server.store.revision()).await;
+        checks.push(("etcd", matches!(store, Ok(Ok(_)))));
+    }
+    checks.push(("informer-sync", server.cache.applied() > 0));
+    checks.push(("poststarthook/rbac/bootstrap-roles", server.health.bootstrapped.load(Ordering::Acquire)));
+    checks.push(("poststarthook/start-system-namespaces-controller", server.health.bootstrapped.load(Ordering::Acquire)));
+    if ready {
+        checks.push(("shutdown", !server.health.ending.load(Ordering::Acquire)));
+    }
+    checks.retain(|(name, _)| !excluded.contains(name) && (ready || *name != "informer-sync"));
+    if let Some(one) = one {
+        let check = checks.iter().find(|(name, _)| *name == one)?;
+        return Some(text(if check.1 { 200 } else { 500 }, if check.1 { "ok".into() } else { format!("internal server error: {one} failed\n") }));
+    }
+    let good = checks.iter().all(|(_, good)| *good);
+    if good && query.get("verbose").is_none() {
+        return Some(text(200, "ok".into()));
+    }
+    let mut lines: String = checks.iter().map(|(name, good)| if *good { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: reason withheld\n") }).collect();
+    lines.push_str(&format!("{endpoint} check {}\n", if good { "passed" } else { "failed" }));
+    Some(text(if good { 200 } else { 500 }, lines))
+}
+
+fn text(code: u16, body: String) -> Response<Body> {
+    respond::bytes(code, "text/plain; charset=utf-8", body.into_bytes())
+}

@@ -1,0 +1,278 @@
+//! The flags, by upstream's names.
+
+use clap::Parser;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A range of addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cidr {
+    base: IpAddr,
+    bits: u8,
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (base, bits) = s.split_once('/').ok_or_else(|| format!("{s:?} is not an address range such as 10.96.0.0/12"))?;
+        let base: IpAddr = base.parse().map_err(|_| format!("{base:?} is not an IP address"))?;
+        let max = if base.is_ipv4() { 32 } else { 128 };
+        let bits = bits.parse().ok().filter(|b| *b <= max).ok_or_else(|| format!("{bits:?} is not a prefix length"))?;
+        Ok(Cidr { base, bits })
+    }
+}
+
+impl Cidr {
+    /// Whether it is of IPv4.
+    pub fn is_ipv4(&self) -> bool {
+        self.base.is_ipv4()
+    }
+
+    fn number(address: IpAddr) -> u128 {
+        match address {
+            IpAddr::V4(a) => u32::from(a).into(),
+            IpAddr::V6(a) => a.into(),
+        }
+    }
+
+    fn host_bits(&self) -> u32 {
+        if self.is_ipv4() { 32 - u32::from(self.bits) } else { 128 - u32::from(self.bits) }
+    }
+
+    /// How many addresses there are; of a large IPv6 range 2^16, as upstream's allocator uses.
+    pub fn size(&self) -> u64 {
+        1 << self.host_bits().min(if self.is_ipv4() { 32 } else { 16 })
+    }
+
+    /// Addresses at the start that are handed out only on demand: min(max(16, size / 16), 256).
+    pub fn reserved(&self) -> u64 {
+        (self.size() / 16).clamp(16, 256)
+    }
+
+    /// The n-th address.
+    pub fn nth(&self, n: u64) -> IpAddr {
+        let mask = if self.host_bits() >= 128 { 0 } else { u128::MAX << self.host_bits() };
+        let number = (Self::number(self.base) & mask) + u128::from(n);
+        if self.is_ipv4() { IpAddr::V4((number as u32).into()) } else { IpAddr::V6(number.into()) }
+    }
+
+    /// Whether it has an address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.is_ipv4() && (Self::number(address) ^ Self::number(self.base)).checked_shr(self.host_bits()).unwrap_or(0) == 0
+    }
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.base, self.bits)
+    }
+}
+
+fn port_range(s: &str) -> Result<(u16, u16), String> {
+    let bad = || format!("{s:?} is not a port range such as 30000-32767");
+    let (low, high) = s.split_once('-').ok_or_else(bad)?;
+    let (low, high) = (low.parse().map_err(|_| bad())?, high.parse().map_err(|_| bad())?);
+    if low <= high && low > 0 { Ok((low, high)) } else { Err(bad()) }
+}
+
+/// The API server.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kube-apiserver", disable_version_flag = true)]
+pub struct Options {
+    /// Address to listen on.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port to listen on, with TLS.
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Address under which other members of the cluster reach this server.
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// Directory for the certificate and key that are made if none are given.
+    #[arg(long, default_value = "/var/run/kubernetes")]
+    pub cert_dir: PathBuf,
+    /// Certificate of this server, with those of its issuers.
+    #[arg(long, requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of this server's certificate.
+    #[arg(long, requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Authorities whose client certificates are accepted.
+    #[arg(long)]
+    pub client_ca_file: Option<PathBuf>,
+    /// File of static tokens: token,user,uid,"group1,group2".
+    #[arg(long)]
+    pub token_auth_file: Option<PathBuf>,
+    /// Whether requests without credentials are let in as system:anonymous.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub anonymous_auth: bool,
+    /// Whether bootstrap tokens are accepted.
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub enable_bootstrap_token_auth: bool,
+    /// Issuer of service account tokens; the first issues, all are accepted.
+    #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
+    pub service_account_issuer: Vec<String>,
+    /// Keys that check service account tokens.
+    #[arg(long)]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Key that signs service account tokens.
+    #[arg(long)]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// Audiences of this server; the issuer if none is given.
+    #[arg(long, value_delimiter = ',', value_name = "AUDIENCES")]
+    pub api_audiences: Vec<String>,
+    /// Whether tokens of pods live on for a year for those who do not read them anew.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub service_account_extend_token_expiration: bool,
+    /// Authorizers, in order: Node, RBAC, AlwaysAllow, AlwaysDeny.
+    #[arg(long, value_delimiter = ',', default_value = "AlwaysAllow")]
+    pub authorization_mode: Vec<String>,
+    /// Range of services' addresses; two for dual stack.
+    #[arg(long, value_delimiter = ',', default_value = "10.0.0.0/24")]
+    pub service_cluster_ip_range: Vec<Cidr>,
+    /// Range of services' node ports.
+    #[arg(long, default_value = "30000-32767", value_parser = port_range)]
+    pub service_node_port_range: (u16, u16),
+    /// etcd's servers. Without them objects are kept in --data-dir.
+    #[arg(long, value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// Authority of etcd's certificates.
+    #[arg(long)]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Certificate for etcd.
+    #[arg(long)]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Key of the certificate for etcd.
+    #[arg(long)]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Directory of the embedded store.
+    #[arg(long, default_value = "/var/lib/ferrokube")]
+    pub data_dir: PathBuf,
+    /// Admission plugins to turn on beside those that are on by default.
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins to turn off.
+    #[arg(long, value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
+    /// Certificate with which this server speaks to kubelets.
+    #[arg(long)]
+    pub kubelet_client_certificate: Option<PathBuf>,
+    /// Key of that certificate.
+    #[arg(long)]
+    pub kubelet_client_key: Option<PathBuf>,
+    /// Authority of kubelets' certificates; without it they are not checked.
+    #[arg(long)]
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Which of a node's addresses to use, by preference.
+    #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// How long events are kept: seconds, or as 1h0m0s.
+    #[arg(long, default_value = "1h0m0s", value_parser = seconds)]
+    pub event_ttl: u64,
+    /// Requests that may be under way at once, changes apart.
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: usize,
+    /// Changes that may be under way at once.
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
+    /// Authority of the front proxy's certificates.
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Names a front proxy's certificate may have.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers in which a front proxy names the user.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers in which a front proxy names the groups.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_group_headers: Vec<String>,
+    /// Prefixes of headers in which a front proxy tells more of the user.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Certificate with which this server speaks to aggregated ones.
+    #[arg(long)]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    /// Key of that certificate.
+    #[arg(long)]
+    pub proxy_client_key_file: Option<PathBuf>,
+    /// Whether this server runs privileged containers; accepted as upstream does.
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub allow_privileged: bool,
+    /// Verbosity of the log.
+    #[arg(short, long = "v", default_value_t = 2)]
+    pub v: u8,
+}
+
+fn seconds(s: &str) -> Result<u64, String> {
+    let bad = || format!("{s:?} is not a duration such as 1h30m");
+    let mut total = 0;
+    let mut number = String::new();
+    for c in s.chars() {
+        let unit = match c {
+            '0'..='9' => {
+                number.push(c);
+                continue;
+            }
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return Err(bad()),
+        };
+        total += number.parse::<u64>().map_err(|_| bad())? * unit;
+        number.clear();
+    }
+    if number.is_empty() { Ok(total) } else { number.parse().map_err(|_| bad()) }
+}
+
+impl Options {
+    /// `--api-audiences`, or the issuers.
+    pub fn api_audiences(&self) -> Vec<String> {
+        if self.api_audiences.is_empty() { self.service_account_issuer.clone() } else { self.api_audiences.clone() }
+    }
+
+    /// The address other members reach this server under.
+    pub fn advertised(&self) -> IpAddr {
+        let bound = Some(self.bind_address).filter(|a| !a.is_unspecified());
+        self.advertise_address.or(bound).or_else(default_address).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    /// The authorizers named.
+    pub fn modes(&self) -> Result<Vec<auth::authz::Mode>, String> {
+        use auth::authz::Mode;
+        let read = |m: &String| match m.as_str() {
+            "Node" => Ok(Mode::Node),
+            "RBAC" => Ok(Mode::Rbac),
+            "AlwaysAllow" => Ok(Mode::AlwaysAllow),
+            "AlwaysDeny" => Ok(Mode::AlwaysDeny),
+            other => Err(format!("--authorization-mode: {other:?} is none of Node, RBAC, AlwaysAllow, AlwaysDeny")),
+        };
+        self.authorization_mode.iter().map(read).collect()
+    }
+}
+
+/// The address this machine sends from by default. Nothing is sent: a datagram socket that is connected knows it.
+fn default_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|a| a.ip()).filter(|a| !a.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let c: Cidr = "10.96.0.0/12".parse().unwrap();
+        assert_eq!(c.nth(1).to_string(), "10.96.0.1");
+        assert!(c.contains("10.111.255.255".parse().unwrap()) && !c.contains("10.112.0.0".parse().unwrap()));
+        assert_eq!((c.size(), c.reserved()), (1 << 20, 256));
+        let c: Cidr = "fd00::/108".parse().unwrap();
+        assert_eq!(c.nth(10).to_string(), "fd00::a");
+        assert!("10.0.0.0".parse::<Cidr>().is_err() && "10.0.0.0/33".parse::<Cidr>().is_err());
+        assert_eq!(seconds("1h0m5s"), Ok(3605));
+        assert!(port_range("5-4").is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! Writing answers: an object or a list, whole, as a table or as metadata alone, in the form accepted.
+
+use crate::body::{Body, ListBody};
+use crate::cache::Entry;
+use crate::negotiate::{Format, View};
+use crate::tables;
+use crate::verbs::{Answer, Request, internal};
+use api::Status;
+use api::schema::builtin;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WARNING};
+use http::{HeaderName, Response, StatusCode};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A response of bytes.
+pub fn bytes(code: u16, media_type: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A Status as a response.
+pub fn status(status: &Status, format: Format) -> Response<Body> {
+    let value = serde_json::to_value(status).unwrap_or_default();
+    let body = write(&value, format, "", "v1", "Status", false).unwrap_or_else(|_| status.to_json());
+    let mut response = bytes(status.code, if body.starts_with(b"{") { "application/json" } else { format.media_type() }, body);
+    if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
+        response.headers_mut().insert(HeaderName::from_static("retry-after"), HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds `Warning` headers (RFC 7234, 5.5; KEP-1693).
+pub fn add_warnings(response: &mut Response<Body>, warnings: Vec<String>) {
+    for warning in warnings {
+        let text: String = warning.chars().filter(|c| !c.is_control()).collect();
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+fn write(value: &Value, format: Format, group: &str, version: &str, kind: &str, pretty: bool) -> Result<Vec<u8>, Status> {
+    match format {
+        Format::Json if pretty => {
+            let mut text = serde_json::to_vec_pretty(value).map_err(internal)?;
+            text.push(b'\n');
+            Ok(text)
+        }
+        Format::Json => {
+            let mut text = serde_json::to_vec(value).map_err(internal)?;
+            text.push(b'\n');
+            Ok(text)
+        }
+        Format::Yaml => api::yaml::encode(value).map(String::into_bytes).map_err(internal),
+        Format::Protobuf => {
+            let schema = builtin().kind_of(group, version, kind).ok_or_else(|| {
+                Status::not_acceptable(format!("{kind} in version {version:?} has no protobuf form; use application/json"))
+            })?;
+            api::protobuf::to_wire(value, schema).map_err(internal)
+        }
+    }
+}
+
+/// Any value as an answer: reviews, scales, lists that are not from the cache.
+pub fn value(request: &Request, code: u16, value: &Value) -> Answer {
+    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
+    let gv = api::GroupVersion::parse(text("apiVersion"));
+    let format = request.accepted.format;
+    let body = write(value, format, &gv.group, &gv.version, text("kind"), request.accepted.pretty)?;
+    Ok(bytes(code, format.media_type(), body))
+}
+
+/// An object as an answer.
+pub fn object(request: &Request, code: u16, entry: &Entry) -> Answer {
+    let accepted = &request.accepted;
+    match (&accepted.view, accepted.format) {
+        (View::Whole, Format::Json) if !accepted.pretty => Ok(bytes(code, "application/json", entry.json.clone())),
+        (View::Whole, Format::Protobuf) => match entry.protobuf(|v| api::protobuf::to_wire(v, &request.resource.schema).ok()) {
+            Some(wire) if !request.resource.schema.custom => Ok(bytes(code, Format::Protobuf.media_type(), wire)),
+            _ => Err(Status::not_acceptable("this resource has no protobuf form; use application/json")),
+        },
+        (View::Whole, _) => value(request, code, &entry.value().map_err(internal)?),
+        (View::Table(version), _) => value(request, code, &tables::table(request, version, std::slice::from_ref(&entry), json!({"resourceVersion": entry.revision.to_string()}))?),
+        (View::Metadata(version), _) => value(request, code, &metadata(version, entry)?),
+    }
+}
+
+/// An object's metadata alone.
+pub fn metadata(version: &str, entry: &Entry) -> Result<Value, Status> {
+    let metadata = entry.value().map_err(internal)?.get_mut("metadata").map(Value::take).unwrap_or_default();
+    Ok(json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}))
+}
+
+/// A list's metadata.
+pub struct ListMeta {
+    /// The revision the list shows.
+    pub revision: u64,
+    /// Where to go on, if there is more.
+    pub next: Option<String>,
+    /// How many more there are, if that is known.
+    pub remaining: Option<usize>,
+}
+
+impl ListMeta {
+    fn to_value(&self) -> Value {
+        let mut map = Map::new();
+        map.insert("resourceVersion".into(), self.revision.to_string().into());
+        if let Some(next) = &self.next {
+            map.insert("continue".into(), next.clone().into());
+        }
+        if let Some(remaining) = self.remaining {
+            map.insert("remainingItemCount".into(), remaining.into());
+        }
+        Value::Object(map)
+    }
+}
+
+/// A list as an answer.
+pub fn list(request: &Request, items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer {
+    let accepted = &request.accepted;
+    let gvk = &request.resource.gvk;
+    let kind = format!("{}List", gvk.kind);
+    match (&accepted.view, accepted.format) {
+        (View::Whole, Format::Json) if !accepted.pretty => {
+            let mut head = format!("{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":", kind, gvk.api_version()).into_bytes();
+            serde_json::to_writer(&mut head, &meta.to_value()).map_err(internal)?;
+            head.extend_from_slice(b",\"items\":[");
+            Ok(bytes(200, "application/json", Body::List(ListBody::new(head, items))))
+        }
+        (View::Whole, _) => {
+            let items = items.iter().map(|e| e.value()).collect::<Result<Vec<_>, _>>().map_err(internal)?;
+            let list = json!({"kind": kind, "apiVersion": gvk.api_version(), "metadata": meta.to_value(), "items": items});
+            value(request, 200, &list)
+        }
+        (View::Table(version), _) => {
+            let refs: Vec<&Entry> = items.iter().map(Arc::as_ref).collect();
+            value(request, 200, &tables::table(request, version, &refs, meta.to_value())?)
+        }
+        (View::Metadata(version), _) => {
+            let items = items.iter().map(|e| metadata(version, e)).collect::<Result<Vec<_>, _>>()?;
+            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta.to_value(), "items": items});
+            value(request, 200, &list)
+        }
+    }
+}

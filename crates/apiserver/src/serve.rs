@@ -1,0 +1,163 @@
+//! Listening, TLS and connections.
+
+use crate::options::Options;
+use crate::server::Server;
+use crate::{StartError, chain};
+use auth::User;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// A client has this long to shake hands, and to send a request's head.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEADER: Duration = Duration::from_secs(32);
+/// Streams of one HTTP/2 connection: upstream's.
+const STREAMS: u32 = 250;
+/// Headers of one request may be this large: Go's default.
+const HEADERS: u32 = 1 << 20;
+/// Requests under way have this long to end at a shutdown.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The server's certificate: the one given, or one made and kept in `--cert-dir`.
+pub fn tls_config(options: &Options) -> Result<Arc<ServerConfig>, StartError> {
+    let (cert_pem, key_pem) = match (&options.tls_cert_file, &options.tls_private_key_file) {
+        (Some(cert), Some(key)) => {
+            let read = |path, name: &'static str| pki::files::read(path).map_err(|e| StartError(format!("--{name}: {e}")));
+            (read(cert, "tls-cert-file")?, read(key, "tls-private-key-file")?)
+        }
+        _ => self_signed(options)?,
+    };
+    let fail = |name: &'static str| move |e: pki::PkiError| StartError(format!("--{name}: {e}"));
+    let chain = pki::files::certificates(&cert_pem, "the serving certificate").map_err(fail("tls-cert-file"))?;
+    let key = pki::files::private_key(&key_pem, "the serving key").map_err(fail("tls-private-key-file"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| StartError(e.to_string()))?;
+    let builder = match &options.client_ca_file {
+        Some(path) => {
+            let pem = pki::files::read(path).map_err(fail("client-ca-file"))?;
+            let mut roots = RootCertStore::empty();
+            for certificate in pki::files::certificates(&pem, &path.display().to_string()).map_err(fail("client-ca-file"))? {
+                roots.add(certificate).map_err(|e| StartError(format!("--client-ca-file: {e}")))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| StartError(format!("--client-ca-file: {e}")))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|e| StartError(format!("--tls-cert-file, --tls-private-key-file: {e}")))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn self_signed(options: &Options) -> Result<(Vec<u8>, Vec<u8>), StartError> {
+    let (cert, key) = (options.cert_dir.join("apiserver.crt"), options.cert_dir.join("apiserver.key"));
+    if let (Ok(cert), Ok(key)) = (std::fs::read(&cert), std::fs::read(&key)) {
+        return Ok((cert, key));
+    }
+    let mut addresses = vec![options.advertised(), [127, 0, 0, 1].into()];
+    addresses.extend(options.service_cluster_ip_range.first().map(|r| r.nth(1)));
+    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
+    let subject = pki::ca::Subject {
+        common_name: format!("{}@{}", options.advertised(), jiff::Timestamp::now().as_second()),
+        dns_names: names.map(Into::into).to_vec(),
+        addresses,
+        organizations: Vec::new(),
+    };
+    let made = pki::ca::self_signed(&subject, Duration::from_secs(365 * 24 * 3600)).map_err(|e| StartError(e.to_string()))?;
+    let failed = |e: std::io::Error| StartError(format!("--cert-dir: cannot write {}: {e}", options.cert_dir.display()));
+    std::fs::create_dir_all(&options.cert_dir).map_err(failed)?;
+    std::fs::write(&cert, &made.0).map_err(failed)?;
+    write_private(&key, made.1.as_bytes()).map_err(failed)?;
+    Ok((made.0.into_bytes(), made.1.into_bytes()))
+}
+
+fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+}
+
+/// Opens the port.
+pub async fn listen(options: &Options) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::new(options.bind_address, options.secure_port);
+    TcpListener::bind(address).await.map_err(|e| StartError(format!("--bind-address, --secure-port: cannot listen on {address}: {e}")))
+}
+
+/// Takes connections until `shutdown` ends, then lets requests under way finish.
+pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: impl Future<Output = ()>) {
+    let acceptor = TlsAcceptor::from(tls);
+    let graceful = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    tracing::info!(address = %listener.local_addr().map(|a| a.to_string()).unwrap_or_default(), "serving");
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    // Out of descriptors, most likely; what is open goes on, and may end.
+                    tracing::warn!(error = %e, "a connection could not be taken");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut shutdown => break,
+        };
+        tokio::spawn(connection(server.clone(), acceptor.clone(), stream, graceful.watcher()));
+    }
+    server.health.ending.store(true, Ordering::Release);
+    drop(listener);
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::info!("connections that are still open are cut");
+    }
+}
+
+async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(e)) => {
+            tracing::debug!(error = %e, "a TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let peer = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| auth::authn::certificate::user(c));
+    let peer: Option<Arc<User>> = match peer.transpose() {
+        Ok(user) => user.map(Arc::new),
+        Err(e) => {
+            tracing::debug!(error = %e, "a client certificate stands for nobody");
+            None
+        }
+    };
+    let service = service_fn(move |request| chain::handle(server.clone(), peer.clone(), request));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(30));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(e) = watcher.watch(connection.into_owned()).await {
+        tracing::debug!(error = %e, "a connection broke off");
+    }
+}

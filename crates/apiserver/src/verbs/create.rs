@@ -1,0 +1,179 @@
+//! POST of an object.
+
+use super::{Answer, Request, internal, store_failed};
+use crate::cache::Entry;
+use crate::cache::entry::canonical;
+use admission::Operation;
+use api::field::FieldErrors;
+use api::object::Object;
+use api::{GroupKind, Status};
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resources::meta;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Change, Commit, Durability, Expect, StoreError};
+
+/// Names tried for one `generateName`: upstream's.
+const GENERATE_TRIES: usize = 8;
+/// Characters of a generated name's end, and how long its start may be.
+const SUFFIX: usize = 5;
+const MAX_PREFIX: usize = 63 - SUFFIX;
+
+/// Makes the object in the body.
+pub async fn create(request: &Request, body: Bytes) -> Answer {
+    request.resource.collection("create")?;
+    let value = request.decode(&body, &request.resource.schema, &request.resource.gvk)?;
+    let entry = create_value(request, value).await?;
+    request.answer(201, &entry)
+}
+
+/// Makes an object of JSON that fits the schema.
+pub async fn create_value(request: &Request, mut value: Value) -> Result<Arc<Entry>, Status> {
+    let resource = &request.resource;
+    if resource.kind.has_status()
+        && let Value::Object(map) = &mut value
+    {
+        map.remove("status");
+    }
+    api::json::default(&mut value, &resource.schema);
+    let mut object = resource.kind.read(&value)?;
+    check_scope(request, &mut object)?;
+    let generate = object.meta().name.as_ref().is_none_or(String::is_empty) && object.meta().generate_name.as_ref().is_some_and(|g| !g.is_empty());
+    let template = generate.then(|| object.clone());
+    for _ in 0..GENERATE_TRIES {
+        if let Some(template) = &template {
+            object = template.clone();
+            let prefix: String = object.meta().generate_name.iter().flat_map(|g| g.chars()).take(MAX_PREFIX).collect();
+            object.meta_mut().name = Some(format!("{prefix}{}", api::names::random_suffix(&mut rand::rng(), SUFFIX)));
+        }
+        match attempt(request, object.clone()).await {
+            Err(e) if generate && e.is_already_exists() => {}
+            done => return done,
+        }
+    }
+    let name = object.meta().name.clone().unwrap_or_default();
+    Err(Status::already_exists(&resource.group_resource, &name).retry_after(1))
+}
+
+/// The namespace of the path is the object's.
+pub fn check_scope(request: &Request, object: &mut Object) -> Result<(), Status> {
+    let meta = object.meta_mut();
+    let given = meta.namespace.clone().unwrap_or_default();
+    if !request.resource.namespaced {
+        return Ok(());
+    }
+    if given.is_empty() {
+        meta.namespace = Some(request.info.namespace.clone());
+    } else if given != request.info.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+async fn attempt(request: &Request, mut object: Object) -> Result<Arc<Entry>, Status> {
+    let resource = &request.resource;
+    let kind = &resource.kind;
+    let name = object.meta().name.clone().unwrap_or_default();
+    kind.default(&mut object);
+    let admission = request.admission(Operation::Create, "", &name, None);
+    request.server.admission.admit(&admission, Some(&mut object))?;
+    let given = {
+        let meta = object.meta_mut();
+        meta.uid = Some(uid());
+        meta.creation_timestamp = Some(Time(request.now));
+        meta.generation = kind.has_generation().then_some(1);
+        meta.deletion_timestamp = None;
+        meta.deletion_grace_period_seconds = None;
+        meta.self_link = None;
+        meta.resource_version.take()
+    };
+    if given.is_some_and(|v| !v.is_empty()) {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    kind.prepare_create(&mut object, &request.context());
+    let mut errors = FieldErrors::default();
+    meta::validate(object.meta(), resource.namespaced, |n, p| kind.name_faults(n, p), &mut errors);
+    kind.validate(&object, &mut errors);
+    if !errors.is_empty() {
+        return Err(Status::invalid(&group_kind(request), &name, &errors));
+    }
+    kind.warnings(&object).into_iter().for_each(|w| request.warn(w));
+    request.server.admission.validate(&admission, Some(&object))?;
+    let dry_run = request.dry_run()?;
+    let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
+    let mut value = object.to_value().map_err(internal)?;
+    let manager = request.manager();
+    let author = author(request, &manager, "");
+    api::apply::update(None, &mut value, &resource.schema, &author);
+    let outcome = commit(request, &name, Expect::Absent, &value, dry_run).await;
+    if outcome.is_err() {
+        claim.undo(&request.server).await;
+    }
+    outcome.map_err(|e| match e {
+        StoreError::Conflict(_) => Status::already_exists(&resource.group_resource, &name),
+        e => store_failed(e),
+    })?
+}
+
+/// Who sets the fields of this request.
+pub fn author<'a>(request: &'a Request, manager: &'a str, subresource: &'a str) -> api::apply::Author<'a> {
+    api::apply::Author { manager, api_version: &request.api_version, subresource, now: request.now, reset: None }
+}
+
+/// The kind, as validation's Status names it.
+pub fn group_kind(request: &Request) -> GroupKind {
+    GroupKind { group: request.resource.gvk.group.clone(), kind: request.resource.gvk.kind.clone() }
+}
+
+/// A new unique id (RFC 9562, version 4).
+pub fn uid() -> String {
+    let mut b: [u8; 16] = rand::random();
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    format!("{}-{}-{}-{}-{}", hex(&b[..4]), hex(&b[4..6]), hex(&b[6..8]), hex(&b[8..10]), hex(&b[10..]))
+}
+
+/// Writes an object if it is as expected. A dry run ends here, with the answer that would be given.
+pub async fn commit(request: &Request, name: &str, expect: Expect, value: &Value, dry_run: bool) -> Result<Result<Arc<Entry>, Status>, StoreError> {
+    let resource = &request.resource;
+    let key = resource.key(&request.info.namespace, name);
+    let json: Bytes = match canonical(value) {
+        Ok(json) => json.into(),
+        Err(e) => return Ok(Err(internal(e))),
+    };
+    let collection = match resource.collection("update") {
+        Ok(collection) => collection,
+        Err(e) => return Ok(Err(e)),
+    };
+    let entry = |revision| Entry::new(key.as_str().into(), revision, &json, &collection.selectable).map(Arc::new).map_err(internal);
+    if dry_run {
+        let current = match expect {
+            Expect::Absent if collection.get(&key).is_some() => return Err(StoreError::Conflict(None)),
+            Expect::Absent => 0,
+            Expect::Unchanged(revision) => revision,
+        };
+        return Ok(entry(current));
+    }
+    let stored = match crate::codec::encode(&*request.server.store, value, &json, &resource.schema) {
+        Ok(stored) => stored,
+        Err(e) => return Ok(Err(internal(e))),
+    };
+    let how = resource.kind.stored();
+    let ttl = match how.ttl_seconds {
+        0 => None,
+        _ => Some(Duration::from_secs(if resource.names.plural == "events" { request.server.options.event_ttl } else { how.ttl_seconds })),
+    };
+    let commit = Commit {
+        key: format!("{}{key}", collection.prefix).into(),
+        expect,
+        change: Change::Put { value: stored, ttl },
+        durability: if how.in_memory { Durability::Memory } else { Durability::Disk },
+    };
+    let revision = request.server.store.commit(commit).await?;
+    Ok(entry(revision))
+}

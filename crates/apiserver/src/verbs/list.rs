@@ -1,0 +1,127 @@
+//! GET of a collection.
+
+use super::get::{resource_version, wait};
+use super::{Answer, Request, internal};
+use crate::cache::{Entry, Filter, Items, within};
+use crate::respond::{self, ListMeta};
+use api::Status;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Where a list goes on: upstream's continue token.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: i64,
+    start: String,
+}
+
+/// Continue tokens of this version of the form.
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
+/// Answers with a collection, or a page of it.
+pub async fn list(request: &Request) -> Answer {
+    let collection = request.resource.collection("list")?;
+    let filter = request.resource.filter(&request.info.namespace, request.query.text("labelSelector"), request.query.text("fieldSelector"))?;
+    let limit = request.query.number("limit")?.unwrap_or(0).max(0) as usize;
+    let (snapshot, revision, after) = match request.query.text("continue") {
+        Some(token) => go_on(request, token).await?,
+        None => {
+            let wanted = resource_version(request)?;
+            let rule = request.query.text("resourceVersionMatch");
+            match (rule, wanted) {
+                (None | Some("NotOlderThan"), wanted) => {
+                    if rule.is_some() && wanted.is_none() {
+                        return Err(forbidden_match("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                    }
+                    wait(request, wanted).await?;
+                    let (items, revision) = collection.snapshot(request.server.cache.applied());
+                    (items, revision, None)
+                }
+                (Some("Exact"), Some(revision)) if revision > 0 => {
+                    wait(request, Some(revision)).await?;
+                    let items = collection.at(revision, request.server.cache.applied()).ok_or_else(|| too_old(revision))?;
+                    (items, revision, None)
+                }
+                (Some("Exact"), Some(_)) => return Err(forbidden_match("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"")),
+                (Some("Exact"), None) => return Err(forbidden_match("resourceVersionMatch is forbidden unless resourceVersion is provided")),
+                (Some(other), _) => {
+                    return Err(Status::bad_request(format!("resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\"")));
+                }
+            }
+        }
+    };
+    let mut items = select(&snapshot, &filter, after.as_deref(), if limit > 0 { limit + 1 } else { usize::MAX });
+    let mut meta = ListMeta { revision, next: None, remaining: None };
+    if limit > 0 && items.len() > limit {
+        items.truncate(limit);
+        let last = items.last().map(|e| e.key.to_string()).unwrap_or_default();
+        if filter.takes_all() {
+            let rest = Some(&*last);
+            meta.remaining = Some(select(&snapshot, &filter, rest, usize::MAX).len());
+        }
+        let token = Continue { v: TOKEN_VERSION.into(), rv: revision as i64, start: format!("{last}\0") };
+        meta.next = Some(B64.encode(serde_json::to_vec(&token).map_err(internal)?));
+        collection.keep(snapshot, revision);
+    }
+    respond::list(request, items, meta)
+}
+
+fn forbidden_match(why: &str) -> Status {
+    Status::bad_request(format!("resourceVersionMatch: Forbidden: {why}"))
+}
+
+fn too_old(revision: u64) -> Status {
+    Status::expired(format!("The resourceVersion for the provided list is too old: {revision}"))
+}
+
+/// The snapshot that a continue token speaks of.
+async fn go_on(request: &Request, token: &str) -> Result<(Items, u64, Option<String>), Status> {
+    let collection = request.resource.collection("list")?;
+    let bad = || Status::bad_request("continue key is not valid");
+    if resource_version(request)?.is_some_and(|rv| rv != 0) {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    let token: Continue = serde_json::from_slice(&B64.decode(token.trim_end_matches('=')).map_err(|_| bad())?).map_err(|_| bad())?;
+    if token.v != TOKEN_VERSION || token.start.is_empty() {
+        return Err(bad());
+    }
+    let after = token.start.trim_end_matches('\0').to_string();
+    if token.rv < 0 {
+        // What an expired token was answered with: go on, though not from the same state.
+        wait(request, None).await?;
+        let (items, revision) = collection.snapshot(request.server.cache.applied());
+        return Ok((items, revision, Some(after)));
+    }
+    let revision = token.rv as u64;
+    match collection.at(revision, request.server.cache.applied()) {
+        Some(items) => Ok((items, revision, Some(after))),
+        None => {
+            let on = Continue { v: TOKEN_VERSION.into(), rv: -1, start: token.start };
+            let mut status = Status::expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+            );
+            status.metadata = serde_json::json!({"continue": B64.encode(serde_json::to_vec(&on).map_err(internal)?)});
+            Err(status)
+        }
+    }
+}
+
+/// The objects that a filter wants, in the order of their keys, after a key, at most `limit`.
+pub fn select(items: &Items, filter: &Filter, after: Option<&str>, limit: usize) -> Vec<Arc<Entry>> {
+    let wanted = |e: &&Arc<Entry>| after.is_none_or(|after| &*e.key > after) && filter.matches(e);
+    match (&filter.name, &filter.namespace, after) {
+        (Some(name), namespace, _) => {
+            let key = namespace.as_ref().map_or_else(|| name.clone(), |n| format!("{n}/{name}"));
+            items.get(key.as_str()).filter(wanted).cloned().into_iter().collect()
+        }
+        (None, Some(namespace), _) => within(items, namespace).filter(wanted).take(limit).cloned().collect(),
+        (None, None, Some(after)) => {
+            let start: Arc<str> = after.into();
+            items.range(start..).map(|(_, e)| e).filter(wanted).take(limit).cloned().collect()
+        }
+        (None, None, None) => items.values().filter(wanted).take(limit).cloned().collect(),
+    }
+}

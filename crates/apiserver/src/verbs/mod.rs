@@ -1,0 +1,238 @@
+//! What requests for resources do, a file for each verb.
+
+pub mod connect;
+pub mod create;
+pub mod delete;
+pub mod get;
+pub mod list;
+pub mod modify;
+pub mod patch;
+pub mod scale;
+pub mod subresource;
+pub mod update;
+pub mod watch;
+
+use crate::body::Body;
+use crate::cache::Entry;
+use crate::catalog::Resource;
+use crate::negotiate::{Accepted, Format, body_format};
+use crate::request::{Query, RequestInfo};
+use crate::server::Server;
+use admission::Operation;
+use api::object::Object;
+use api::schema::Schema;
+use api::{GroupVersionKind, Status};
+use auth::User;
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use jiff::Timestamp;
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+use store::StoreError;
+
+/// A request for a resource, authenticated and authorized.
+pub struct Request {
+    /// The server.
+    pub server: Arc<Server>,
+    /// What is asked for.
+    pub info: RequestInfo,
+    /// The query.
+    pub query: Query,
+    /// The query as it came, for those it is passed on to.
+    pub raw_query: Option<String>,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// Who asks.
+    pub user: User,
+    /// The resource asked for.
+    pub resource: Arc<Resource>,
+    /// The `apiVersion` of the resource.
+    pub api_version: String,
+    /// The form of the answer.
+    pub accepted: Accepted,
+    /// When it came.
+    pub now: Timestamp,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// The answer to a request.
+pub type Answer = Result<Response<Body>, Status>;
+
+/// What is done about unknown and duplicate fields: `fieldValidation`.
+#[derive(Clone, Copy, PartialEq)]
+enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+impl Request {
+    /// Gathers what a verb needs.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        server: Arc<Server>,
+        info: RequestInfo,
+        query: Query,
+        headers: HeaderMap,
+        user: User,
+        resource: Arc<Resource>,
+        accepted: Accepted,
+    ) -> Self {
+        let (warnings, api_version) = (Mutex::default(), resource.gvk.api_version());
+        Request { raw_query: None, api_version, server, info, query, headers, user, resource, accepted, now: Timestamp::now(), warnings }
+    }
+
+    /// A warning for the client.
+    pub fn warn(&self, warning: impl Into<String>) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let warning = warning.into();
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+
+    /// The warnings so far.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether nothing is to be kept.
+    pub fn dry_run(&self) -> Result<bool, Status> {
+        let mut dry = false;
+        for value in self.query.all("dryRun").filter(|v| !v.is_empty()) {
+            if value != "All" {
+                let mut errors = api::field::FieldErrors::default();
+                errors.not_supported(api::field::FieldPath::root("dryRun"), value, &["All"]);
+                return Err(Status::invalid(&api::GroupKind { group: "meta.k8s.io".into(), kind: "CreateOptions".into() }, "", &errors));
+            }
+            dry = true;
+        }
+        Ok(dry)
+    }
+
+    fn field_validation(&self) -> Result<FieldValidation, Status> {
+        match self.query.text("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => Err(Status::bad_request(format!("fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Warn\", \"Strict\""))),
+        }
+    }
+
+    /// Who manages the fields that this request sets.
+    pub fn manager(&self) -> String {
+        if let Some(manager) = self.query.text("fieldManager") {
+            return manager.into();
+        }
+        // As upstream: the user agent up to its version.
+        let agent = self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+        let name = agent.split('/').next().unwrap_or_default();
+        name.chars().filter(|c| !c.is_control()).take(128).collect()
+    }
+
+    /// Reads an object out of a body, with its schema, and checks what kind it says it is.
+    pub fn decode(&self, body: &Bytes, schema: &Schema, expected: &GroupVersionKind) -> Result<Value, Status> {
+        let format = body_format(&self.headers)?;
+        let failed = |e: &dyn std::fmt::Display| {
+            Status::bad_request(format!("{} in version {:?} cannot be handled as a {}: {e}", expected.kind, expected.version, expected.kind))
+        };
+        if body.is_empty() {
+            return Err(Status::bad_request("the request has no body: an object was expected"));
+        }
+        let decoded = match format {
+            Format::Json => api::json::decode(body, schema).map_err(|e| failed(&e))?,
+            Format::Yaml => api::yaml::decode(body, schema).map_err(|e| failed(&e))?,
+            Format::Protobuf => {
+                let value = api::protobuf::from_wire(body, schema).map_err(|e| failed(&e))?;
+                api::json::Decoded { value, unknown: Vec::new(), duplicates: Vec::new() }
+            }
+        };
+        self.faults_of(decoded.unknown, decoded.duplicates)?;
+        let mut value = decoded.value;
+        let said = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
+        let (version, kind) = (said("apiVersion"), said("kind"));
+        let given = api::GroupVersion::parse(&version);
+        if !kind.is_empty() && kind != expected.kind || !version.is_empty() && (given.group != expected.group || given.version != expected.version) {
+            let got = GroupVersionKind::new(given.group, given.version, kind);
+            return Err(Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): its kind is {got}, and {expected} was expected",
+                expected.kind
+            )));
+        }
+        if let Value::Object(map) = &mut value {
+            map.insert("apiVersion".into(), expected.api_version().into());
+            map.insert("kind".into(), expected.kind.clone().into());
+        }
+        Ok(value)
+    }
+
+    /// Refuses or warns about unknown and duplicate fields.
+    pub fn faults_of(&self, unknown: Vec<String>, duplicates: Vec<String>) -> Result<(), Status> {
+        if unknown.is_empty() && duplicates.is_empty() {
+            return Ok(());
+        }
+        match self.field_validation()? {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => duplicates.into_iter().chain(unknown).for_each(|w| self.warn(w)),
+            FieldValidation::Strict => {
+                let all: Vec<String> = duplicates.into_iter().chain(unknown).collect();
+                let GroupVersionKind { kind, version, .. } = &self.resource.gvk;
+                return Err(Status::bad_request(format!(
+                    "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
+                    all.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The admission request for an operation.
+    pub fn admission<'a>(&'a self, operation: Operation, subresource: &'a str, name: &'a str, old: Option<&'a Object>) -> admission::Request<'a> {
+        admission::Request {
+            operation,
+            resource: &self.resource.group_resource,
+            subresource,
+            namespace: &self.info.namespace,
+            name,
+            user: &self.user.name,
+            groups: &self.user.groups,
+            old,
+            reader: &*self.server,
+        }
+    }
+
+    /// What rules may know of the request.
+    pub fn context(&self) -> resources::Context<'_> {
+        resources::Context { now: self.now, user: &self.user.name, groups: &self.user.groups }
+    }
+
+    /// The key of the object asked for, in its collection.
+    pub fn key(&self) -> String {
+        self.resource.key(&self.info.namespace, &self.info.name)
+    }
+
+    /// The answer that the object asked for is not there.
+    pub fn not_found(&self) -> Status {
+        Status::not_found(&self.resource.group_resource, &self.info.name)
+    }
+
+    /// Answers with an object.
+    pub fn answer(&self, code: u16, entry: &Entry) -> Answer {
+        crate::respond::object(self, code, entry)
+    }
+}
+
+/// What a failure of the store is to a client.
+pub fn store_failed(e: StoreError) -> Status {
+    match e {
+        StoreError::Full(why) => Status::failure(507, "InsufficientStorage", format!("the store has no room left; nothing was written: {why}")),
+        StoreError::Compacted(revision) => Status::expired(format!("the resourceVersion {revision} is too old")),
+        StoreError::Conflict(_) => Status::internal("the object changed again and again"),
+        StoreError::Unavailable(why) => Status::unavailable(why).retry_after(1),
+    }
+}
+
+/// A failure that should not have been.
+pub fn internal(e: impl std::fmt::Display) -> Status {
+    Status::internal(e)
+}

@@ -1,0 +1,324 @@
+//! Changing an object that is there: read it, make the new one, check it, write it if the old one has not
+//! changed meanwhile; otherwise again. PUT, PATCH, apply, subresources and graceful deletion all end here.
+
+use super::create::{author, commit, group_kind};
+use super::{Request, internal, store_failed};
+use crate::cache::Entry;
+use admission::Operation;
+use api::Status;
+use api::field::{FieldErrors, FieldPath};
+use api::object::Object;
+use resources::meta;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use store::{Change, Commit, Durability, Expect, StoreError};
+
+/// How often an object may change under a request that does not say which state it means.
+const TRIES: usize = 32;
+
+/// Makes the new object of the old one.
+pub type Make<'a> = &'a (dyn Fn(&Value) -> Result<Made, Status> + Send + Sync);
+
+/// A new object, and whether the fields it owns are settled.
+pub struct Made {
+    /// The object.
+    pub value: Value,
+    /// Server-side apply has settled managedFields itself.
+    pub applied: bool,
+}
+
+/// What a change is.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    /// The subresource that is written: `None` for the object itself.
+    pub part: Option<&'a str>,
+    /// The rules of updates hold: PUT and PATCH. Without it, `make` is trusted: deletion and bindings.
+    pub checked: bool,
+    /// The field manager's name.
+    pub manager: &'a str,
+}
+
+/// What came of a change.
+pub enum Outcome {
+    /// It is written, or nothing was to be written.
+    Kept(Arc<Entry>),
+    /// The change took away what held a deleted object, and it is gone; this is its last state.
+    Gone(Arc<Entry>),
+}
+
+impl Outcome {
+    /// The object after it.
+    pub fn entry(self) -> Arc<Entry> {
+        match self {
+            Outcome::Kept(entry) | Outcome::Gone(entry) => entry,
+        }
+    }
+}
+
+/// The object of a name as the store has it now, which may be newer than the cache.
+pub async fn from_store(request: &Request, key: &str) -> Result<Option<Arc<Entry>>, Status> {
+    let collection = request.resource.collection("update")?;
+    let kv = request.server.store.get(&format!("{}{key}", collection.prefix)).await.map_err(store_failed)?;
+    kv.map(|kv| entry_of(request, &kv)).transpose()
+}
+
+fn entry_of(request: &Request, kv: &store::KeyValue) -> Result<Arc<Entry>, Status> {
+    let collection = request.resource.collection("update")?;
+    let json = crate::codec::decode(&kv.value, &request.resource.schema).map_err(internal)?;
+    let key = kv.key.strip_prefix(&*collection.prefix).unwrap_or(&kv.key);
+    Entry::new(key.into(), kv.mod_revision, &json, &collection.selectable).map(Arc::new).map_err(internal)
+}
+
+/// Changes the object asked for. `None` if it is not there.
+pub async fn modify(request: &Request, how: How<'_>, make: Make<'_>) -> Result<Option<Outcome>, Status> {
+    let collection = request.resource.collection("update")?;
+    let key = request.key();
+    // What the cache has is tried first; the store says if it is not the newest.
+    let mut current = match collection.get(&key) {
+        Some(entry) => Some(entry),
+        None => from_store(request, &key).await?,
+    };
+    for _ in 0..TRIES {
+        let Some(old) = current else { return Ok(None) };
+        let error = match attempt(request, how, make, &old).await {
+            Ok(outcome) => return Ok(Some(outcome)),
+            Err(Failed::Store(StoreError::Conflict(now))) => {
+                current = now.map(|kv| entry_of(request, &kv)).transpose()?;
+                continue;
+            }
+            Err(Failed::Store(e)) => store_failed(e),
+            Err(Failed::Refused(status)) => status,
+        };
+        // A refusal may come of a state that is no longer: look again before it is given.
+        let newest = from_store(request, &key).await?;
+        if newest.as_ref().is_some_and(|n| n.revision == old.revision) {
+            return Err(error);
+        }
+        current = newest;
+    }
+    Err(Status::modified(&request.resource.group_resource, &request.info.name))
+}
+
+enum Failed {
+    Store(StoreError),
+    Refused(Status),
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Failed::Refused(status)
+    }
+}
+
+/// Metadata that only the server writes.
+const SYSTEM_FIELDS: [&str; 6] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
+
+async fn attempt(request: &Request, how: How<'_>, make: Make<'_>, old_entry: &Arc<Entry>) -> Result<Outcome, Failed> {
+    let resource = &request.resource;
+    let kind = &resource.kind;
+    let name = request.info.name.as_str();
+    let old_value = old_entry.value().map_err(internal)?;
+    let Made { mut value, applied } = make(&old_value)?;
+    let dry_run = request.dry_run()?;
+    let old = kind.read(&old_value)?;
+    let mut new_object = None;
+    if how.checked {
+        preconditions(request, &value, old_entry, &old_value)?;
+        keep_system_fields(&mut value, &old_value);
+        match how.part {
+            None if kind.has_status() => copy(&old_value, &mut value, "status"),
+            Some("status") => only_status(&mut value, &old_value),
+            _ => {}
+        }
+        api::json::default(&mut value, &resource.schema);
+        let mut new = kind.read(&value)?;
+        super::create::check_scope(request, &mut new)?;
+        kind.default(&mut new);
+        let admission = request.admission(Operation::Update, how.part.unwrap_or_default(), name, Some(&old));
+        request.server.admission.admit(&admission, Some(&mut new))?;
+        match how.part {
+            None => kind.prepare_update(&mut new, &old, &request.context()),
+            Some("status") => {}
+            Some(part) => kind.prepare_part(part, &mut new, &old, &request.context()),
+        }
+        let claim = match how.part {
+            None => request.server.services.claim(request, &mut new, Some(&old), dry_run).await?,
+            _ => Default::default(),
+        };
+        if let Err(refused) = check(request, how, &new, &old, &admission) {
+            claim.undo(&request.server).await;
+            return Err(refused.into());
+        }
+        value = new.to_value().map_err(internal)?;
+        if kind.has_generation() && how.part.is_none_or(|p| p != "status") && spec_changed(&value, &old_value) {
+            let generation = old.meta().generation.unwrap_or(0) + 1;
+            value["metadata"]["generation"] = generation.into();
+        }
+        new_object = Some(new);
+    }
+    if !applied {
+        let author = author(request, how.manager, how.part.unwrap_or_default());
+        api::apply::update(Some(&old_value), &mut value, &resource.schema, &author);
+    }
+    if same(&value, &old_value) {
+        return Ok(Outcome::Kept(old_entry.clone()));
+    }
+    let meta_of = |v: &Value, field: &str| v.pointer(&format!("/metadata/{field}")).cloned().unwrap_or_default();
+    let deleting = !meta_of(&value, "deletionTimestamp").is_null();
+    let expect = Expect::Unchanged(old_entry.revision);
+    if deleting && !is_held(request, &value, new_object.as_ref())? {
+        let outcome = remove(request, old_entry, expect, dry_run).await.map_err(Failed::Store)?;
+        let last = Entry::new(old_entry.key.clone(), outcome, &crate::cache::entry::canonical(&value).map_err(internal)?, &resource.collection("delete")?.selectable);
+        return Ok(Outcome::Gone(Arc::new(last.map_err(internal)?)));
+    }
+    let entry = commit(request, name, expect, &value, dry_run).await.map_err(Failed::Store)??;
+    Ok(Outcome::Kept(entry))
+}
+
+/// Whether a deleted object still waits for someone: finalizers, its grace period, or what its kind says.
+pub fn is_held(request: &Request, value: &Value, object: Option<&Object>) -> Result<bool, Status> {
+    let finalizers = value.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty());
+    let grace = value.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s > 0);
+    if finalizers || grace {
+        return Ok(true);
+    }
+    match object {
+        Some(object) => Ok(request.resource.kind.held(object)),
+        None => Ok(request.resource.kind.held(&request.resource.kind.read(value)?)),
+    }
+}
+
+/// Removes an object from the store.
+pub async fn remove(request: &Request, old: &Arc<Entry>, expect: Expect, dry_run: bool) -> Result<u64, StoreError> {
+    if dry_run {
+        return Ok(old.revision);
+    }
+    let prefix = request.resource.collection.as_ref().map(|c| c.prefix.as_str()).unwrap_or_default();
+    let how = request.resource.kind.stored();
+    let commit = Commit {
+        key: format!("{prefix}{}", old.key).into(),
+        expect,
+        change: Change::Delete,
+        durability: if how.in_memory { Durability::Memory } else { Durability::Disk },
+    };
+    let revision = request.server.store.commit(commit).await?;
+    request.server.services.release(request, old).await;
+    Ok(revision)
+}
+
+fn preconditions(request: &Request, value: &Value, old: &Entry, old_value: &Value) -> Result<(), Status> {
+    let resource = &request.resource;
+    let text = |field: &str| value.pointer(&format!("/metadata/{field}")).and_then(Value::as_str).unwrap_or_default();
+    let name = text("name");
+    if !name.is_empty() && name != request.info.name {
+        return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", request.info.name)));
+    }
+    let (uid, old_uid) = (text("uid"), old_value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default());
+    if !uid.is_empty() && uid != old_uid {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+        return Err(Status::conflict(&resource.group_resource, &request.info.name, &why));
+    }
+    match text("resourceVersion") {
+        "" | "0" if resource.kind.unconditional_update() => Ok(()),
+        "" | "0" => {
+            let mut errors = FieldErrors::default();
+            errors.invalid(FieldPath::root("metadata").child("resourceVersion"), &0, "must be specified for an update");
+            Err(Status::invalid(&group_kind(request), &request.info.name, &errors))
+        }
+        version if version == old.revision.to_string() => Ok(()),
+        version if version.parse::<u64>().is_err() => {
+            Err(Status::bad_request(format!("metadata.resourceVersion: Invalid value: {version:?}: must be a number")))
+        }
+        _ => Err(Status::modified(&resource.group_resource, &request.info.name)),
+    }
+}
+
+fn object_of<'a>(value: &'a mut Value, field: &str) -> Option<&'a mut Map<String, Value>> {
+    value.as_object_mut()?.entry(field).or_insert_with(|| Value::Object(Map::new())).as_object_mut()
+}
+
+fn copy(from: &Value, to: &mut Value, field: &str) {
+    let Value::Object(to) = to else { return };
+    match from.get(field) {
+        Some(value) => to.insert(field.into(), value.clone()),
+        None => to.remove(field),
+    };
+}
+
+fn keep_system_fields(value: &mut Value, old: &Value) {
+    let Some(meta) = object_of(value, "metadata") else { return };
+    for field in SYSTEM_FIELDS.into_iter().chain(["name", "namespace"]) {
+        match old.pointer(&format!("/metadata/{field}")) {
+            Some(kept) => meta.insert(field.into(), kept.clone()),
+            None if field == "name" || field == "namespace" => None,
+            None => meta.remove(field),
+        };
+    }
+}
+
+/// A write of `status` changes status, and labels, annotations and finalizers along with it.
+fn only_status(value: &mut Value, old: &Value) {
+    let status = value.get("status").cloned();
+    let metadata = value.get("metadata").cloned();
+    *value = old.clone();
+    let Value::Object(map) = value else { return };
+    match status {
+        Some(status) => map.insert("status".into(), status),
+        None => map.remove("status"),
+    };
+    if let Some(mut metadata) = metadata {
+        copy_from(old, &mut metadata, "ownerReferences");
+        map.insert("metadata".into(), metadata);
+    }
+}
+
+fn copy_from(old: &Value, metadata: &mut Value, field: &str) {
+    let Value::Object(to) = metadata else { return };
+    match old.pointer(&format!("/metadata/{field}")) {
+        Some(value) => to.insert(field.into(), value.clone()),
+        None => to.remove(field),
+    };
+}
+
+fn check(request: &Request, how: How<'_>, new: &Object, old: &Object, admission: &admission::Request<'_>) -> Result<(), Status> {
+    let resource = &request.resource;
+    let mut errors = FieldErrors::default();
+    meta::validate(new.meta(), resource.namespaced, |_, _| Vec::new(), &mut errors);
+    meta::validate_update(new.meta(), old.meta(), &mut errors);
+    resource.kind.validate_update(how.part, new, old, &mut errors);
+    if !errors.is_empty() {
+        return Err(Status::invalid(&group_kind(request), &request.info.name, &errors));
+    }
+    if how.part.is_none() {
+        resource.kind.warnings(new).into_iter().for_each(|w| request.warn(w));
+    }
+    request.server.admission.validate(admission, Some(new))
+}
+
+/// Whether anything but metadata and status differs.
+fn spec_changed(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new != old };
+    let counts = |k: &&String| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind");
+    new.keys().chain(old.keys()).filter(counts).any(|k| new.get(k) != old.get(k))
+}
+
+/// Whether nothing differs but the resourceVersion and the times in managedFields.
+fn same(new: &Value, old: &Value) -> bool {
+    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return new == old };
+    let rest = |m: &Map<String, Value>, n: &Map<String, Value>| m.iter().all(|(k, v)| k == "metadata" || n.get(k) == Some(v));
+    if !rest(a, b) || !rest(b, a) {
+        return false;
+    }
+    let empty = Map::new();
+    let meta = |m: &'_ Map<String, Value>| m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_else(|| empty.clone());
+    let (mut a, mut b) = (meta(a), meta(b));
+    for m in [&mut a, &mut b] {
+        m.remove("resourceVersion");
+        for entry in m.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Value::Object(entry) = entry {
+                entry.remove("time");
+            }
+        }
+    }
+    a == b
+}

@@ -1,0 +1,86 @@
+//! Authenticators, one file each.
+
+pub mod bootstrap_token;
+pub mod certificate;
+pub mod service_account;
+pub mod token_file;
+
+use crate::{AUTHENTICATED, User};
+use api::read::ObjectReader;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Why a credential is not accepted. The client hears only `Unauthorized`; this goes to the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Rejected(pub String);
+
+/// Authenticates bearer tokens: from the token file, of service accounts, for bootstrap.
+#[derive(Default)]
+pub struct Tokens {
+    /// `--token-auth-file`.
+    pub file: token_file::TokenFile,
+    /// `--service-account-key-file` and what belongs to it.
+    pub service_accounts: Option<service_account::ServiceAccounts>,
+    /// `--enable-bootstrap-token-auth`.
+    pub bootstrap: bool,
+    accepted: Mutex<HashMap<String, (Instant, User)>>,
+}
+
+/// How long a token that was accepted is accepted without another look: upstream's token cache.
+const REMEMBER: Duration = Duration::from_secs(10);
+/// Tokens that are remembered at the most.
+const REMEMBERED: usize = 4096;
+
+impl Tokens {
+    /// The user a token stands for.
+    pub fn authenticate(&self, token: &str, reader: &dyn ObjectReader) -> Result<User, Rejected> {
+        if let Some(user) = self.file.user(token) {
+            return Ok(with_authenticated(user.clone()));
+        }
+        if let Some((until, user)) = self.accepted.lock().unwrap_or_else(PoisonError::into_inner).get(token)
+            && *until > Instant::now()
+        {
+            return Ok(user.clone());
+        }
+        let user = with_authenticated(self.look(token, &[], reader)?);
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        if accepted.len() >= REMEMBERED {
+            let now = Instant::now();
+            accepted.retain(|_, (until, _)| *until > now);
+            if accepted.len() >= REMEMBERED {
+                accepted.clear();
+            }
+        }
+        accepted.insert(token.to_string(), (Instant::now() + REMEMBER, user.clone()));
+        Ok(user)
+    }
+
+    /// The same for certain audiences, as a TokenReview asks; never from memory.
+    pub fn review(&self, token: &str, audiences: &[String], reader: &dyn ObjectReader) -> Result<User, Rejected> {
+        match self.file.user(token) {
+            Some(user) => Ok(with_authenticated(user.clone())),
+            None => Ok(with_authenticated(self.look(token, audiences, reader)?)),
+        }
+    }
+
+    fn look(&self, token: &str, audiences: &[String], reader: &dyn ObjectReader) -> Result<User, Rejected> {
+        if let Some(accounts) = &self.service_accounts
+            && token.matches('.').count() == 2
+        {
+            return accounts.user(token, audiences, reader);
+        }
+        if self.bootstrap {
+            return bootstrap_token::user(token, reader);
+        }
+        Err(Rejected("the token is not known".into()))
+    }
+}
+
+fn with_authenticated(mut user: User) -> User {
+    if !user.is_in(AUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.into());
+    }
+    user
+}

@@ -1,0 +1,396 @@
+//! The cgroups above containers: `kubepods`, one below it for each lesser quality of service, and one for
+//! each pod. The runtime makes those of containers. Version 1 (a tree per controller) and 2 (one tree).
+
+use crate::config::CgroupDriver;
+use crate::pod::Qos;
+use crate::runtime::resources::PodLimits;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel shows cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Hierarchy {
+    /// Mount points with the controllers of each.
+    V1(Vec<(Vec<String>, PathBuf)>),
+    /// The one mount point.
+    V2(PathBuf),
+}
+
+/// Makes, limits and removes the cgroups of pods.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    hierarchy: Hierarchy,
+    driver: CgroupDriver,
+    /// The cgroup all pods are in, below what the operator gave as root; as path parts.
+    root: Vec<String>,
+    enabled: bool,
+}
+
+/// Why a cgroup is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// The kernel shows none.
+    #[error("no cgroup file systems are mounted")]
+    NotMounted,
+    /// A file or directory could not be written.
+    #[error("cannot set {path}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Controllers that pods need under version 2.
+const V2_CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "io"];
+
+impl Cgroups {
+    /// Finds out what the kernel has. `root` is --cgroup-root; pods go to `kubepods` below it if `per_qos`.
+    pub fn detect(driver: CgroupDriver, root: &str, per_qos: bool) -> Result<Self, CgroupError> {
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let hierarchy = read_mounts(&table).ok_or(CgroupError::NotMounted)?;
+        Ok(Self::new(hierarchy, driver, root, per_qos))
+    }
+
+    fn new(hierarchy: Hierarchy, driver: CgroupDriver, root: &str, per_qos: bool) -> Self {
+        let mut parts: Vec<String> = root.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
+        if per_qos {
+            parts.push("kubepods".into());
+        }
+        Cgroups { hierarchy, driver, root: parts, enabled: per_qos }
+    }
+
+    /// 1 or 2.
+    pub fn version(&self) -> u8 {
+        if matches!(self.hierarchy, Hierarchy::V2(_)) { 2 } else { 1 }
+    }
+
+    fn pod_parts(&self, qos: Qos, uid: &str) -> Vec<String> {
+        let mut parts = self.root.clone();
+        if self.enabled {
+            parts.extend(qos_part(qos).map(str::to_owned));
+            parts.push(format!("pod{uid}"));
+        }
+        parts
+    }
+
+    /// What the runtime is told to put a pod's containers under.
+    pub fn pod_parent(&self, qos: Qos, uid: &str) -> String {
+        let parts = self.pod_parts(qos, uid);
+        match self.driver {
+            CgroupDriver::Cgroupfs => format!("/{}", parts.join("/")),
+            CgroupDriver::Systemd => slice(&parts),
+        }
+    }
+
+    /// A cgroup's directory below a mount point.
+    fn dir(&self, mount: &Path, parts: &[String]) -> PathBuf {
+        match self.driver {
+            CgroupDriver::Cgroupfs => parts.iter().fold(mount.to_owned(), |p, part| p.join(part)),
+            // each slice lies in the one that its name begins with
+            CgroupDriver::Systemd => (1..=parts.len()).fold(mount.to_owned(), |p, n| p.join(slice(&parts[..n]))),
+        }
+    }
+
+    /// Makes the cgroups that all pods share and sets what the node as a whole may use.
+    pub fn set_up_node(&self, cpu_milli: i64, memory: Option<i64>) -> Result<(), CgroupError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let shares = crate::runtime::resources::shares(cpu_milli);
+        self.apply(&self.root, &PodLimits { shares, memory, ..Default::default() })?;
+        for qos in [Qos::Burstable, Qos::BestEffort] {
+            let mut parts = self.root.clone();
+            parts.extend(qos_part(qos).map(str::to_owned));
+            self.apply(&parts, &PodLimits { shares: 2, ..Default::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Gives burstable pods together the share that they ask for.
+    pub fn set_burstable_shares(&self, cpu_milli: i64) -> Result<(), CgroupError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let mut parts = self.root.clone();
+        parts.push("burstable".into());
+        self.apply(&parts, &PodLimits { shares: crate::runtime::resources::shares(cpu_milli), ..Default::default() })
+    }
+
+    /// Makes a pod's cgroup with its limits; again is harmless.
+    pub fn set_up_pod(&self, qos: Qos, uid: &str, limits: &PodLimits) -> Result<(), CgroupError> {
+        if self.enabled { self.apply(&self.pod_parts(qos, uid), limits) } else { Ok(()) }
+    }
+
+    /// Removes a pod's cgroup and what is below it. Processes left there keep it: that is an error.
+    pub fn remove_pod(&self, qos: Qos, uid: &str) -> Result<(), CgroupError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let parts = self.pod_parts(qos, uid);
+        for mount in self.mounts() {
+            let dir = self.dir(mount, &parts);
+            remove_tree(&dir).map_err(|source| CgroupError::Write { path: dir, source })?;
+        }
+        Ok(())
+    }
+
+    /// The uids of pods that have a cgroup.
+    pub fn pods(&self) -> Vec<(Qos, String)> {
+        let mut found = Vec::new();
+        let Some(mount) = self.mounts().next() else { return found };
+        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+            let mut parts = self.root.clone();
+            parts.extend(qos_part(qos).map(str::to_owned));
+            for e in std::fs::read_dir(self.dir(mount, &parts)).into_iter().flatten().flatten() {
+                let name = e.file_name().to_string_lossy().into_owned();
+                let uid = match self.driver {
+                    CgroupDriver::Cgroupfs => name.strip_prefix("pod").map(str::to_owned),
+                    CgroupDriver::Systemd => {
+                        let prefix = format!("{}-pod", slice(&parts).trim_end_matches(".slice"));
+                        let rest = name.strip_prefix(&prefix).and_then(|r| r.strip_suffix(".slice"));
+                        rest.map(|r| r.replace('_', "-"))
+                    }
+                };
+                found.extend(uid.map(|u| (qos, u)));
+            }
+        }
+        found
+    }
+
+    fn mounts(&self) -> impl Iterator<Item = &Path> {
+        match &self.hierarchy {
+            Hierarchy::V1(list) => list.iter().map(|(_, p)| p.as_path()).collect::<Vec<_>>(),
+            Hierarchy::V2(p) => vec![p.as_path()],
+        }
+        .into_iter()
+    }
+
+    fn controller(&self, name: &str) -> Option<&Path> {
+        match &self.hierarchy {
+            Hierarchy::V1(list) => list.iter().find(|(c, _)| c.iter().any(|c| c == name)).map(|(_, p)| p.as_path()),
+            Hierarchy::V2(p) => Some(p),
+        }
+    }
+
+    fn apply(&self, parts: &[String], l: &PodLimits) -> Result<(), CgroupError> {
+        match &self.hierarchy {
+            Hierarchy::V1(list) => {
+                for (_, mount) in list {
+                    let dir = self.dir(mount, parts);
+                    make(&dir)?;
+                    inherit_cpuset(mount, &dir)?;
+                }
+                if let Some(cpu) = self.controller("cpu").map(|m| self.dir(m, parts)) {
+                    write(&cpu.join("cpu.shares"), l.shares)?;
+                    if let Some((quota, period)) = l.quota {
+                        write(&cpu.join("cpu.cfs_period_us"), period)?;
+                        write(&cpu.join("cpu.cfs_quota_us"), quota)?;
+                    }
+                }
+                if let (Some(memory), Some(bytes)) = (self.controller("memory").map(|m| self.dir(m, parts)), l.memory) {
+                    write(&memory.join("memory.limit_in_bytes"), bytes)?;
+                }
+                if let (Some(pids), Some(n)) = (self.controller("pids").map(|m| self.dir(m, parts)), l.pids) {
+                    write(&pids.join("pids.max"), n)?;
+                }
+            }
+            Hierarchy::V2(mount) => {
+                let dir = self.dir(mount, parts);
+                make(&dir)?;
+                delegate(mount, &dir);
+                // shares of 2..262144 onto weights of 1..10000, as runc does
+                write(&dir.join("cpu.weight"), 1 + (l.shares - 2) * 9999 / 262_142)?;
+                if let Some((quota, period)) = l.quota {
+                    write(&dir.join("cpu.max"), format!("{quota} {period}"))?;
+                }
+                if let Some(bytes) = l.memory {
+                    write(&dir.join("memory.max"), bytes)?;
+                }
+                if let Some(n) = l.pids {
+                    write(&dir.join("pids.max"), n)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Processor time in nanoseconds and working-set bytes of a pod's cgroup, where the kernel tells.
+    pub fn pod_usage(&self, qos: Qos, uid: &str) -> Usage {
+        self.usage(&self.pod_parts(qos, uid))
+    }
+
+    /// The same of the whole node.
+    pub fn node_usage(&self) -> Usage {
+        self.usage(&[])
+    }
+
+    fn usage(&self, parts: &[String]) -> Usage {
+        let number = |p: PathBuf| std::fs::read_to_string(p).ok().and_then(|t| t.trim().parse::<u64>().ok());
+        let stat = |p: PathBuf, key: &str| {
+            let text = std::fs::read_to_string(p).ok()?;
+            text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.trim().parse::<u64>().ok())
+        };
+        match &self.hierarchy {
+            Hierarchy::V1(_) => {
+                let cpu = self.controller("cpuacct").and_then(|m| number(self.dir(m, parts).join("cpuacct.usage")));
+                let Some(dir) = self.controller("memory").map(|m| self.dir(m, parts)) else { return Usage { cpu_nanos: cpu, ..Default::default() } };
+                let used = number(dir.join("memory.usage_in_bytes"));
+                let inactive = stat(dir.join("memory.stat"), "total_inactive_file").unwrap_or(0);
+                Usage {
+                    cpu_nanos: cpu,
+                    memory_usage: used,
+                    working_set: used.map(|u| u.saturating_sub(inactive)),
+                    rss: stat(dir.join("memory.stat"), "total_rss"),
+                    page_faults: stat(dir.join("memory.stat"), "total_pgfault"),
+                    major_faults: stat(dir.join("memory.stat"), "total_pgmajfault"),
+                }
+            }
+            Hierarchy::V2(mount) => {
+                let dir = self.dir(mount, parts);
+                let used = number(dir.join("memory.current"));
+                let inactive = stat(dir.join("memory.stat"), "inactive_file").unwrap_or(0);
+                Usage {
+                    cpu_nanos: stat(dir.join("cpu.stat"), "usage_usec").map(|u| u * 1000),
+                    memory_usage: used,
+                    working_set: used.map(|u| u.saturating_sub(inactive)),
+                    rss: stat(dir.join("memory.stat"), "anon"),
+                    page_faults: stat(dir.join("memory.stat"), "pgfault"),
+                    major_faults: stat(dir.join("memory.stat"), "pgmajfault"),
+                }
+            }
+        }
+    }
+}
+
+/// What a cgroup has used, as far as the kernel tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time so far.
+    pub cpu_nanos: Option<u64>,
+    /// Bytes charged to it.
+    pub memory_usage: Option<u64>,
+    /// Those that cannot be taken back at once.
+    pub working_set: Option<u64>,
+    /// Anonymous memory.
+    pub rss: Option<u64>,
+    /// Page faults so far.
+    pub page_faults: Option<u64>,
+    /// Those that read from disk.
+    pub major_faults: Option<u64>,
+}
+
+fn qos_part(qos: Qos) -> Option<&'static str> {
+    match qos {
+        Qos::Guaranteed => None,
+        Qos::Burstable => Some("burstable"),
+        Qos::BestEffort => Some("besteffort"),
+    }
+}
+
+/// systemd's name for a path: dashes separate levels, so those in parts become underscores.
+fn slice(parts: &[String]) -> String {
+    let parts: Vec<String> = parts.iter().map(|p| p.trim_end_matches(".slice").replace('-', "_")).collect();
+    format!("{}.slice", parts.join("-"))
+}
+
+fn read_mounts(table: &str) -> Option<Hierarchy> {
+    let mut v1 = Vec::new();
+    let mut v2 = None;
+    for line in table.lines() {
+        let mut f = line.split(' ');
+        let (Some(_), Some(at), Some(kind), Some(options)) = (f.next(), f.next(), f.next(), f.next()) else { continue };
+        match kind {
+            "cgroup" => {
+                let controllers = options.split(',').map(str::to_owned).collect();
+                v1.push((controllers, PathBuf::from(at)));
+            }
+            "cgroup2" => v2 = Some(PathBuf::from(at)),
+            _ => {}
+        }
+    }
+    if v1.iter().any(|(c, _): &(Vec<String>, _)| c.iter().any(|c| c == "cpu" || c == "memory")) {
+        return Some(Hierarchy::V1(v1));
+    }
+    v2.map(Hierarchy::V2)
+}
+
+fn make(dir: &Path) -> Result<(), CgroupError> {
+    std::fs::create_dir_all(dir).map_err(|source| CgroupError::Write { path: dir.into(), source })
+}
+
+fn write(path: &Path, value: impl ToString) -> Result<(), CgroupError> {
+    std::fs::write(path, value.to_string()).map_err(|source| CgroupError::Write { path: path.into(), source })
+}
+
+/// A new cpuset of version 1 is empty and takes no process until it has what its parent has.
+fn inherit_cpuset(mount: &Path, dir: &Path) -> Result<(), CgroupError> {
+    if !mount.join("cpuset.cpus").exists() {
+        return Ok(());
+    }
+    let Ok(below) = dir.strip_prefix(mount) else { return Ok(()) };
+    let mut at = mount.to_owned();
+    for part in below.components() {
+        let parent = at.clone();
+        at.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let own = std::fs::read_to_string(at.join(file)).unwrap_or_default();
+            if own.trim().is_empty() {
+                let from = std::fs::read_to_string(parent.join(file)).unwrap_or_default();
+                write(&at.join(file), from.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Passes controllers down from the root to `dir`; those the kernel lacks are passed over.
+fn delegate(mount: &Path, dir: &Path) {
+    let Ok(below) = dir.strip_prefix(mount) else { return };
+    let mut at = mount.to_owned();
+    for part in std::iter::once(None).chain(below.components().map(Some)) {
+        at.extend(part);
+        for c in V2_CONTROLLERS {
+            let _ = std::fs::write(at.join("cgroup.subtree_control"), format!("+{c}"));
+        }
+    }
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for e in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        remove_tree(&e.path())?;
+    }
+    match std::fs::remove_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies() {
+        let v1 = "cgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /c/memory cgroup rw,memory 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
+        assert!(matches!(read_mounts(v1), Some(Hierarchy::V1(l)) if l.len() == 2));
+        assert_eq!(read_mounts("cgroup2 /c cgroup2 rw 0 0"), Some(Hierarchy::V2("/c".into())));
+        assert_eq!(read_mounts("proc /proc proc rw 0 0"), None);
+    }
+
+    #[test]
+    fn parents() {
+        let make = |driver, root| Cgroups::new(Hierarchy::V2("/c".into()), driver, root, true);
+        for (driver, root, qos, parent, dir) in [
+            (CgroupDriver::Cgroupfs, "", Qos::Burstable, "/kubepods/burstable/podu-1", "/c/kubepods/burstable/podu-1"),
+            (CgroupDriver::Cgroupfs, "/n1", Qos::Guaranteed, "/n1/kubepods/podu-1", "/c/n1/kubepods/podu-1"),
+            (CgroupDriver::Systemd, "", Qos::BestEffort, "kubepods-besteffort-podu_1.slice", "/c/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podu_1.slice"),
+        ] {
+            let c = make(driver, root);
+            assert_eq!(c.pod_parent(qos, "u-1"), parent);
+            assert_eq!(c.dir("/c".as_ref(), &c.pod_parts(qos, "u-1")), PathBuf::from(dir));
+        }
+    }
+}

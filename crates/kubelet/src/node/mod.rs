@@ -1,0 +1,3 @@
+//! The node itself: what it has ([`capacity`]).
+
+pub mod capacity;

@@ -1,0 +1,239 @@
+//! All pods of the node: which there should be, and a worker for each.
+
+use crate::context::Context;
+use crate::pod::PodExt;
+use crate::pod_worker::{self, Desired, End, Handle};
+use crate::runtime::labels::names;
+use crate::runtime::observed::Observed;
+use cri::events::{Event as RuntimeEvent, What};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+/// Which source a pod came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// Files on this node.
+    File,
+    /// The API server.
+    Api,
+}
+
+#[derive(Default)]
+struct State {
+    workers: HashMap<String, (Source, Handle)>,
+    /// Static pods that wait for an earlier one of their name to end.
+    waiting: BTreeMap<api::ObjectKey, Arc<Pod>>,
+    ready: HashSet<Source>,
+}
+
+/// The workers of all pods.
+pub struct Pods {
+    cx: Arc<Context>,
+    state: Mutex<State>,
+    done: Arc<Notify>,
+}
+
+impl Pods {
+    /// None yet.
+    pub fn new(cx: Arc<Context>) -> Arc<Self> {
+        Arc::new(Pods { cx, state: Mutex::default(), done: Arc::default() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all pods of a source: others that came from it are gone.
+    pub fn replace(&self, source: Source, pods: &[Arc<Pod>]) {
+        let uids: HashSet<&str> = pods.iter().map(|p| p.uid()).collect();
+        let gone: Vec<String> = {
+            let s = self.lock();
+            s.workers.iter().filter(|(uid, (from, _))| *from == source && !uids.contains(uid.as_str())).map(|(uid, _)| uid.clone()).collect()
+        };
+        if source == Source::File {
+            self.lock().waiting.retain(|_, p| uids.contains(p.uid()));
+        }
+        for uid in gone {
+            self.remove(&uid);
+        }
+        for p in pods {
+            self.update(source, p.clone());
+        }
+        self.lock().ready.insert(source);
+    }
+
+    /// Takes one pod as it should be now.
+    pub fn update(&self, source: Source, pod: Arc<Pod>) {
+        let mut s = self.lock();
+        if let Some((_, h)) = s.workers.get(pod.uid()) {
+            h.desired.send_if_modified(|d| {
+                let changed = *d.pod != *pod;
+                if changed {
+                    d.pod = pod.clone();
+                }
+                changed
+            });
+            return;
+        }
+        if source == Source::File {
+            let busy = s.workers.values().any(|(_, h)| h.desired.borrow().pod.key() == pod.key());
+            if busy {
+                s.waiting.insert(pod.key(), pod);
+                return;
+            }
+        }
+        self.start(&mut s, source, pod, false);
+    }
+
+    fn start(&self, s: &mut State, source: Source, pod: Arc<Pod>, gone: bool) {
+        let uid = pod.uid().to_owned();
+        let handle = pod_worker::spawn(self.cx.clone(), Desired { pod, end: None, gone }, self.done.clone());
+        s.workers.insert(uid, (source, handle));
+    }
+
+    /// A pod is not wanted any more.
+    pub fn remove(&self, uid: &str) {
+        if let Some((_, h)) = self.lock().workers.get(uid) {
+            h.desired.send_modify(|d| d.gone = true);
+        }
+    }
+
+    /// Ends a pod by the kubelet's own decision; it fails with this reason and message.
+    pub fn evict(&self, uid: &str, grace: Option<Duration>, reason: &str, message: &str) {
+        if let Some((_, h)) = self.lock().workers.get(uid) {
+            let failed = Some((reason.to_owned(), message.to_owned()));
+            h.desired.send_modify(|d| d.end = Some(End { grace, failed }));
+        }
+    }
+
+    /// All pods, as they should be, with what was last seen of each.
+    pub fn list(&self) -> Vec<(Arc<Pod>, Observed)> {
+        self.lock().workers.values().map(|(_, h)| (h.desired.borrow().pod.clone(), h.seen.borrow().clone())).collect()
+    }
+
+    /// The pod of this namespace and name, with what was last seen of it.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Pod>, Observed)> {
+        let s = self.lock();
+        let mut found: Vec<_> = s
+            .workers
+            .values()
+            .filter(|(_, h)| {
+                let d = h.desired.borrow();
+                d.pod.namespace() == namespace && d.pod.name() == name
+            })
+            .collect();
+        found.sort_by_key(|(_, h)| h.desired.borrow().gone);
+        found.first().map(|(_, h)| (h.desired.borrow().pod.clone(), h.seen.borrow().clone()))
+    }
+
+    /// Has the workers of pods that match look again.
+    pub fn poke(&self, which: impl Fn(&Pod) -> bool) {
+        for (_, h) in self.lock().workers.values() {
+            if which(&h.desired.borrow().pod) {
+                h.poke();
+            }
+        }
+    }
+
+    /// Takes an event of the runtime to the worker it concerns.
+    pub fn runtime_event(&self, event: &RuntimeEvent) {
+        let s = self.lock();
+        let RuntimeEvent::Container { id, what } = event else {
+            s.workers.values().for_each(|(_, h)| h.poke());
+            return;
+        };
+        for (_, h) in s.workers.values() {
+            let seen = h.seen.borrow();
+            if seen.containers.iter().any(|c| c.id == *id) || seen.sandboxes.iter().any(|s| s.id == *id) {
+                drop(seen);
+                match what {
+                    What::Stopped => h.exited(id),
+                    _ => h.poke(),
+                }
+                return;
+            }
+        }
+    }
+
+    /// Clears away workers that ended, for as long as it is polled; starts pods that waited for them.
+    pub async fn reap(&self) {
+        loop {
+            self.done.notified().await;
+            self.reap_now();
+            // a worker tells of its end just before its task is over
+            tokio::task::yield_now().await;
+            if self.lock().workers.values().any(|(_, h)| h.is_done()) {
+                self.done.notify_one();
+            }
+        }
+    }
+
+    fn reap_now(&self) {
+        let mut s = self.lock();
+        s.workers.retain(|_, (_, h)| !h.is_done());
+        let names: HashSet<api::ObjectKey> = s.workers.values().map(|(_, h)| h.desired.borrow().pod.key()).collect();
+        let free: Vec<api::ObjectKey> = s.waiting.keys().filter(|k| !names.contains(k)).cloned().collect();
+        for k in free {
+            if let Some(pod) = s.waiting.remove(&k) {
+                self.start(&mut s, Source::File, pod, false);
+            }
+        }
+    }
+
+    /// Ends what runs on the node and no source wants, once all sources have spoken.
+    pub async fn adopt_orphans(&self, sources: &[Source]) {
+        {
+            let s = self.lock();
+            if !sources.iter().all(|x| s.ready.contains(x)) {
+                return;
+            }
+        }
+        let sandboxes = match self.cx.runtime.list_pod_sandboxes(None).await {
+            Ok(list) => list,
+            Err(e) => {
+                warn!(error = %e, "sandboxes could not be listed");
+                return;
+            }
+        };
+        for sandbox in sandboxes {
+            let label = |n: &str| sandbox.labels.get(n).cloned();
+            let (Some(uid), Some(name), Some(namespace)) = (label(names::POD_UID), label(names::POD_NAME), label(names::POD_NAMESPACE)) else { continue };
+            let mut s = self.lock();
+            if s.workers.contains_key(&uid) || s.waiting.values().any(|p| p.uid() == uid) {
+                continue;
+            }
+            info!(pod = format!("{namespace}/{name}"), uid, "ending a pod that nobody wants");
+            let metadata = ObjectMeta { name: Some(name), namespace: Some(namespace), uid: Some(uid), ..Default::default() };
+            let pod = Pod { metadata, ..Default::default() };
+            self.start(&mut s, Source::Api, Arc::new(pod), true);
+        }
+        self.sweep_directories();
+    }
+
+    /// Clears away what pods left on disk and in cgroups when no kubelet watched.
+    fn sweep_directories(&self) {
+        let known: HashSet<String> = {
+            let s = self.lock();
+            s.workers.keys().cloned().chain(s.waiting.values().map(|p| p.uid().to_owned())).collect()
+        };
+        let dir = self.cx.config.root_dir.join("pods");
+        for e in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let uid = e.file_name().to_string_lossy().into_owned();
+            if !known.contains(&uid)
+                && let Err(e) = crate::volumes::tear_down(&self.cx.config, &uid)
+            {
+                warn!(uid, error = %e, "an orphaned pod directory could not be removed");
+            }
+        }
+        for (qos, uid) in self.cx.cgroups.pods() {
+            if !known.contains(&uid) {
+                let _ = self.cx.cgroups.remove_pod(qos, &uid);
+            }
+        }
+    }
+}

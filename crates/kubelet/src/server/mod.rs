@@ -1,0 +1,3 @@
+//! What the kubelet serves.
+
+pub mod logs;

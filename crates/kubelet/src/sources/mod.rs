@@ -1,0 +1,3 @@
+//! Where pods come from: files on this node ([`file`]) and the API server.
+
+pub mod file;

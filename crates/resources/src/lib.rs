@@ -1,0 +1,16 @@
+//! What the API says about each built-in kind: its names, defaults, validation, printed columns.
+//!
+//! A kind is one file below its group's folder and one line in [`registry`]. Start at [`Kind`], or open
+//! the file of the kind you came for, such as `apps/deployment.rs`. Rules are plain functions over the
+//! `k8s-openapi` struct. Knows no server, no store and no request.
+
+pub mod kind;
+pub mod meta;
+pub mod registry;
+pub mod table;
+
+pub mod apps;
+pub mod core;
+
+pub use kind::{AnyKind, Context, Kind, Names, Part, Scale, Stored, Subresource, Verbs};
+pub use table::Column;

@@ -1,0 +1,337 @@
+//! The store for several machines: etcd, with upstream's keys and compaction, so that several API
+//! servers, ours and upstream's, can share it.
+
+use crate::{Batch, Change, Commit, Event, Expect, KeyValue, Page, Revision, Store, StoreError, Watch};
+use async_trait::async_trait;
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, Identity, PutOptions, TlsOptions, Txn,
+    TxnOp, TxnOpResponse, WatchOptions,
+};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, Notify, mpsc};
+
+/// Where etcd is and how to speak with it; the API server's `--etcd-*` flags.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `--etcd-servers`.
+    pub servers: Vec<String>,
+    /// `--etcd-cafile`.
+    pub ca_file: Option<PathBuf>,
+    /// `--etcd-certfile`.
+    pub cert_file: Option<PathBuf>,
+    /// `--etcd-keyfile`.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Why etcd could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A file named by a flag can't be read.
+    #[error("--{flag}: cannot read {path}: {source}")]
+    File {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No server answers.
+    #[error("cannot reach etcd at {servers}: {reason}")]
+    Unreachable {
+        /// The servers.
+        servers: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How long a request may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A list's page may be large.
+const MAX_MESSAGE: usize = 1 << 30;
+/// Keys with nearly the same time to live share a lease, as upstream's do: up to this many keys,
+const LEASE_KEYS: usize = 1000;
+/// and for this long.
+const LEASE_REUSE: Duration = Duration::from_secs(60);
+
+struct SharedLease {
+    id: i64,
+    since: Instant,
+    keys: usize,
+}
+
+/// etcd behind the [`Store`] trait.
+pub struct Etcd {
+    client: Client,
+    leases: Mutex<BTreeMap<u64, SharedLease>>,
+    nudged: Arc<Notify>,
+}
+
+impl Etcd {
+    /// Connects; waits until a server answers, at most `patience`.
+    pub async fn connect(options: &Options, patience: Duration) -> Result<Self, ConnectError> {
+        let read = |flag: &'static str, path: &PathBuf| {
+            std::fs::read(path).map_err(|source| ConnectError::File { flag, path: path.clone(), source })
+        };
+        let mut connect = ConnectOptions::new()
+            .with_connect_timeout(Duration::from_secs(5))
+            .with_timeout(TIMEOUT)
+            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
+            .with_keep_alive_while_idle(true);
+        if options.servers.iter().any(|s| s.starts_with("https:")) {
+            let mut tls = TlsOptions::new();
+            if let Some(ca) = &options.ca_file {
+                tls = tls.ca_certificate(Certificate::from_pem(read("etcd-cafile", ca)?));
+            }
+            if let (Some(cert), Some(key)) = (&options.cert_file, &options.key_file) {
+                tls = tls.identity(Identity::from_pem(read("etcd-certfile", cert)?, read("etcd-keyfile", key)?));
+            }
+            connect = connect.with_tls(tls);
+        }
+        let deadline = Instant::now() + patience;
+        let mut said = false;
+        loop {
+            let attempt = async {
+                let client = Client::connect(&options.servers, Some(connect.clone())).await?;
+                client.kv_client().get("health", None).await?;
+                Ok::<_, Error>(client)
+            };
+            match attempt.await {
+                Ok(client) => {
+                    return Ok(Etcd { client, leases: Mutex::default(), nudged: Arc::new(Notify::new()) });
+                }
+                Err(e) if Instant::now() < deadline => {
+                    if !said {
+                        tracing::warn!(servers = ?options.servers, error = %e, "etcd does not answer; waiting for it");
+                        said = true;
+                    }
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                Err(e) => {
+                    return Err(ConnectError::Unreachable { servers: options.servers.join(","), reason: e.to_string() });
+                }
+            }
+        }
+    }
+
+    /// A lease of `ttl` for one more key.
+    async fn lease(&self, ttl: Duration) -> Result<i64, StoreError> {
+        let seconds = ttl.as_secs().max(1);
+        let mut leases = self.leases.lock().await;
+        leases.retain(|_, l| l.since.elapsed() < LEASE_REUSE && l.keys < LEASE_KEYS);
+        if let Some(lease) = leases.get_mut(&seconds) {
+            lease.keys += 1;
+            return Ok(lease.id);
+        }
+        // It may be used until the end of LEASE_REUSE, and no key may go away early.
+        let granted = self.client.lease_client().grant((seconds + LEASE_REUSE.as_secs()) as i64, None).await.map_err(unavailable)?;
+        leases.insert(seconds, SharedLease { id: granted.id(), since: Instant::now(), keys: 1 });
+        Ok(granted.id())
+    }
+}
+
+fn unavailable(e: Error) -> StoreError {
+    match &e {
+        Error::GRpcStatus(s) if s.message().contains("compacted") => StoreError::Compacted(0),
+        Error::GRpcStatus(s) if s.message().contains("no space") => StoreError::Full(s.message().into()),
+        _ => StoreError::Unavailable(e.to_string()),
+    }
+}
+
+fn key_value(kv: &etcd_client::KeyValue) -> KeyValue {
+    KeyValue {
+        key: String::from_utf8_lossy(kv.key()).into(),
+        value: bytes::Bytes::copy_from_slice(kv.value()),
+        mod_revision: kv.mod_revision() as Revision,
+    }
+}
+
+fn header_revision(header: Option<&etcd_client::ResponseHeader>) -> Revision {
+    header.map_or(0, |h| h.revision() as Revision)
+}
+
+/// The first key after all that start with `prefix`.
+fn prefix_end(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+#[async_trait]
+impl Store for Etcd {
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError> {
+        let answer = self.client.kv_client().get(key, None).await.map_err(unavailable)?;
+        Ok(answer.kvs().first().map(key_value))
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, at: Option<Revision>, limit: usize) -> Result<Page, StoreError> {
+        let start = match after {
+            Some(after) => format!("{after}\0"),
+            None => prefix.to_string(),
+        };
+        let mut options = GetOptions::new().with_range(prefix_end(prefix)).with_limit(limit as i64);
+        if let Some(at) = at {
+            options = options.with_revision(at as i64);
+        }
+        let mut kv = self.client.kv_client().max_decoding_message_size(MAX_MESSAGE);
+        let answer = kv.get(start, Some(options)).await.map_err(|e| match unavailable(e) {
+            StoreError::Compacted(_) => StoreError::Compacted(at.unwrap_or(0)),
+            e => e,
+        })?;
+        let revision = at.unwrap_or(header_revision(answer.header()));
+        Ok(Page { items: answer.kvs().iter().map(key_value).collect(), revision, more: answer.more() })
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Revision, StoreError> {
+        let key = commit.key.as_bytes().to_vec();
+        let expected = match commit.expect {
+            Expect::Absent => 0,
+            Expect::Unchanged(revision) => revision as i64,
+        };
+        let change = match commit.change {
+            Change::Put { value, ttl } => {
+                let options = match ttl {
+                    Some(ttl) => Some(PutOptions::new().with_lease(self.lease(ttl).await?)),
+                    None => None,
+                };
+                TxnOp::put(key.clone(), value.to_vec(), options)
+            }
+            Change::Delete => TxnOp::delete(key.clone(), None),
+        };
+        let txn = Txn::new()
+            .when([Compare::mod_revision(key.clone(), CompareOp::Equal, expected)])
+            .and_then([change])
+            .or_else([TxnOp::get(key, None)]);
+        let answer = self.client.kv_client().txn(txn).await.map_err(unavailable)?;
+        if answer.succeeded() {
+            return Ok(header_revision(answer.header()));
+        }
+        let current = answer.op_responses().into_iter().find_map(|r| match r {
+            TxnOpResponse::Get(get) => get.kvs().first().map(key_value),
+            _ => None,
+        });
+        Err(StoreError::Conflict(current))
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+        let (events, watch) = mpsc::channel(64);
+        let follow = Follow { client: self.client.clone(), prefix: prefix.into(), reached: after, nudged: self.nudged.clone(), events };
+        tokio::spawn(follow.run());
+        Ok(watch)
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        let options = GetOptions::new().with_count_only();
+        let answer = self.client.kv_client().get("\0", Some(options)).await.map_err(unavailable)?;
+        Ok(header_revision(answer.header()))
+    }
+
+    async fn nudge(&self) {
+        self.nudged.notify_waiters();
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.client.kv_client().compact(revision as i64, None).await.map(drop).map_err(unavailable)
+    }
+
+    fn shared_with_upstream(&self) -> bool {
+        true
+    }
+}
+
+/// One watch, held up over lost connections.
+struct Follow {
+    client: Client,
+    prefix: Arc<str>,
+    reached: Revision,
+    nudged: Arc<Notify>,
+    events: mpsc::Sender<Result<Batch, StoreError>>,
+}
+
+impl Follow {
+    async fn run(mut self) {
+        let mut backoff = Duration::from_millis(100);
+        loop {
+            let reached = self.reached;
+            match self.follow().await {
+                Ok(()) => return, // nobody listens any more
+                Err(e @ StoreError::Compacted(_)) => {
+                    let _ = self.events.send(Err(e)).await;
+                    return;
+                }
+                Err(e) => {
+                    if self.reached > reached {
+                        backoff = Duration::from_millis(100);
+                    }
+                    tracing::warn!(error = %e, "lost the watch on etcd; it is taken up again");
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff) => {}
+                        () = self.events.closed() => return,
+                    }
+                    backoff = (backoff * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), StoreError> {
+        let options = WatchOptions::new()
+            .with_range(prefix_end(&self.prefix))
+            .with_start_revision(self.reached as i64 + 1)
+            .with_progress_notify();
+        let mut client = self.client.watch_client().max_decoding_message_size(MAX_MESSAGE);
+        let mut stream = client.watch(&*self.prefix, Some(options)).await.map_err(unavailable)?;
+        loop {
+            let message = tokio::select! {
+                message = stream.message() => message.map_err(unavailable)?,
+                () = self.nudged.notified() => {
+                    stream.request_progress().await.map_err(unavailable)?;
+                    continue;
+                }
+                () = self.events.closed() => return Ok(()),
+            };
+            let Some(message) = message else {
+                return Err(StoreError::Unavailable("etcd ended the watch".into()));
+            };
+            if message.compact_revision() > 0 {
+                return Err(StoreError::Compacted(self.reached));
+            }
+            if message.canceled() {
+                return Err(StoreError::Unavailable(format!("etcd cancelled the watch: {}", message.cancel_reason())));
+            }
+            if message.created() {
+                continue; // its revision may be ahead of changes that are still to be told
+            }
+            let events: Vec<Event> = message.events().iter().filter_map(event).collect();
+            // A message without changes is etcd's word that all up to its revision have been told.
+            let revision = match events.last() {
+                Some(last) => last.revision(),
+                None => header_revision(message.header()),
+            };
+            self.reached = self.reached.max(revision);
+            if self.events.send(Ok(Batch { revision: self.reached, events })).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn event(event: &etcd_client::Event) -> Option<Event> {
+    let kv = event.kv()?;
+    Some(match event.event_type() {
+        EventType::Put => Event::Put(key_value(kv)),
+        EventType::Delete => Event::Delete {
+            key: String::from_utf8_lossy(kv.key()).into(),
+            revision: kv.mod_revision() as Revision,
+        },
+    })
+}

@@ -1,0 +1,54 @@
+//! Facts about the machine.
+
+use std::io;
+
+/// Kernel names, as uname(1) prints them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kernel {
+    /// For example `6.1.0`.
+    pub release: String,
+    /// The machine's name.
+    pub hostname: String,
+    /// The architecture under the name Go has for it, such as `amd64`.
+    pub architecture: String,
+}
+
+/// Asks the kernel for its names.
+pub fn kernel() -> Kernel {
+    let u = rustix::system::uname();
+    let architecture = match u.machine().to_string_lossy().as_ref() {
+        "x86_64" => "amd64".into(),
+        "aarch64" => "arm64".into(),
+        other => other.to_owned(),
+    };
+    Kernel {
+        release: u.release().to_string_lossy().into_owned(),
+        hostname: u.nodename().to_string_lossy().into_owned(),
+        architecture,
+    }
+}
+
+/// Bytes of memory the machine has.
+pub fn memory_bytes() -> u64 {
+    let i = rustix::system::sysinfo();
+    (i.totalram as u64).saturating_mul(u64::from(i.mem_unit))
+}
+
+/// Processors that are online, whatever this process may use.
+pub fn processors() -> usize {
+    std::fs::read_to_string("/proc/cpuinfo")
+        .map(|text| text.lines().filter(|l| l.starts_with("processor")).count())
+        .ok()
+        .filter(|n| *n > 0)
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+/// Sets how eagerly the kernel ends this process when memory runs out.
+pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string())
+}
+
+/// Sets the permission mask of new files.
+pub fn clear_umask() {
+    rustix::process::umask(rustix::fs::Mode::empty());
+}
