@@ -10,7 +10,16 @@ pub mod registry;
 pub mod table;
 
 pub mod apps;
+pub mod authentication;
+pub mod authorization;
+pub mod batch;
+pub mod certificates;
+pub mod coordination;
 pub mod core;
+pub mod discovery;
+pub mod networking;
+pub mod rbac;
+pub mod scheduling;
 
 pub use kind::{AnyKind, Context, Kind, Names, Part, Scale, Stored, Subresource, Verbs};
 pub use table::Column;

@@ -301,7 +301,7 @@ fn merge(
 /// The merged object without the fields that this applier set last time, does not set now, and nobody
 /// else owns.
 fn pruned(merged: Value, last: &FieldSet, now: &FieldSet, others: &Entries, schema: &Schema) -> Value {
-    let all_of = |v: &Value| walk::with_named(&walk::fields_of(v, schema).unwrap_or_default(), schema);
+    let all_of = |v: &Value| walk::with_named(&walk::fields_of_live(v, schema), schema);
     let last = walk::with_named(last, schema);
     let all = all_of(&merged);
     let mut without = merged.clone();

@@ -177,6 +177,27 @@ fn lists_merge_by_key_in_the_order_of_the_configuration() {
 }
 
 #[test]
+fn items_that_stand_twice_do_not_stop_an_applier() {
+    let spec = |env: Value, paused: bool| {
+        let mut c = config(json!({"template": {"spec": {"containers": [{"name": "c", "env": env}]}}}));
+        if paused {
+            c["spec"]["paused"] = json!(true);
+        }
+        c
+    };
+    let live = apply(None, &spec(json!([]), true), deployments(), &by("me", "apps/v1"), false).unwrap();
+    let mut twice = live.clone();
+    let env = json!([{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]);
+    twice["spec"]["template"]["spec"]["containers"][0]["env"] = env.clone();
+    update(Some(&live), &mut twice, deployments(), &by("old", "apps/v1"));
+    let mut wanted = spec(json!([]), false);
+    wanted["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("env");
+    let out = apply(Some(&twice), &wanted, deployments(), &by("me", "apps/v1"), false).unwrap();
+    assert_eq!(out["spec"].get("paused"), None);
+    assert_eq!(out["spec"]["template"]["spec"]["containers"][0]["env"], env);
+}
+
+#[test]
 fn client_side_apply_passes_on() {
     let last = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 1}});
     let mut live = last.clone();

@@ -80,6 +80,9 @@ fn set_of(value: &Value, schema: &Schema, atomic: bool, strict: bool, out: &mut 
         (Form::Struct(s), Value::Object(map)) => {
             for (name, v) in map {
                 let Some((schema, atomic, declared)) = child(s, name, &untyped) else {
+                    if !strict {
+                        continue;
+                    }
                     return Err((format!(".{name}"), "field not declared in schema".into()));
                 };
                 entry(name, v, schema, atomic, declared)?;
@@ -92,14 +95,21 @@ fn set_of(value: &Value, schema: &Schema, atomic: bool, strict: bool, out: &mut 
         }
         (Form::List(list), Value::Array(items)) => {
             for (i, item) in items.iter().enumerate() {
-                let key =
-                    item_element(list, item).map_err(|why| (String::new(), format!("element {i}: {why}")))?;
+                let key = match item_element(list, item) {
+                    Ok(key) => key,
+                    Err(_) if !strict => continue,
+                    Err(why) => return Err((String::new(), format!("element {i}: {why}"))),
+                };
                 if out.contains_key(&key) {
+                    if !strict {
+                        out.insert(key, Value::Object(Tree::new())); // owned as one
+                        continue;
+                    }
                     let name = FieldSet(Tree::from_iter([(key, Value::Object(Tree::new()))])).paths();
                     return Err((String::new(), format!("duplicate entries for key {}", name.join(""))));
                 }
                 let mut node = Tree::new();
-                within(set_of(item, &list.item, list.item.atomic, &mut node), || format!("[{i}]"))?;
+                within(set_of(item, &list.item, list.item.atomic, strict, &mut node), || format!("[{i}]"))?;
                 attach(out, key, node, true);
             }
             Ok(false)

@@ -11,7 +11,7 @@ pub static KIND: Kind<ConfigMap> = Kind {
     validate,
     validate_update,
     columns: &[
-        Column::number("Data", "How many entries it has.", |c, _| (data_len(c)).into()),
+        Column::number("Data", "How many entries it has.", |c: &ConfigMap, _| (data_len(c)).into()),
         age_column(),
     ],
     ..Kind::namespaced("configmap", "configmaps").called(&["cm"], &[])

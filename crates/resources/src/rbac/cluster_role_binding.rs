@@ -1,0 +1,32 @@
+//! ClusterRoleBinding.
+
+use crate::kind::{age_column, path_segment_name};
+use crate::{Column, Kind};
+use api::field::{FieldErrors, FieldPath};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+
+/// The rules of ClusterRoleBinding.
+pub static KIND: Kind<ClusterRoleBinding> = Kind {
+    create_on_update: true,
+    name_rule: path_segment_name,
+    default: |b| super::default_binding(&mut b.role_ref, &mut b.subjects),
+    validate,
+    validate_update: |new, old, errors| {
+        validate(new, errors);
+        if new.role_ref != old.role_ref {
+            errors.invalid(FieldPath::root("roleRef"), &new.role_ref, "cannot change roleRef");
+        }
+    },
+    columns: &[
+        Column::text("Role", "Whose rules it grants.", |b: &ClusterRoleBinding, _| format!("{}/{}", b.role_ref.kind, b.role_ref.name).into()),
+        age_column(),
+        Column::text("Users", "Users it grants them to.", |b: &ClusterRoleBinding, _| super::subjects(b.subjects.as_ref(), "User")).wide(),
+        Column::text("Groups", "Groups it grants them to.", |b: &ClusterRoleBinding, _| super::subjects(b.subjects.as_ref(), "Group")).wide(),
+        Column::text("ServiceAccounts", "Service accounts it grants them to.", |b: &ClusterRoleBinding, _| super::subjects(b.subjects.as_ref(), "ServiceAccount")).wide(),
+    ],
+    ..Kind::cluster("clusterrolebinding", "clusterrolebindings")
+};
+
+fn validate(b: &ClusterRoleBinding, errors: &mut FieldErrors) {
+    super::validate_binding(&b.role_ref, b.subjects.as_deref().unwrap_or_default(), false, errors);
+}
