@@ -1,1 +1,227 @@
-//! Placeholder.
+//! What the tests share: a real API server over a real store, and kubectl.
+//! Everything waits on conditions; the time limits only keep a broken test from hanging.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Behind the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// The embedded one.
+    Embedded,
+    /// etcd, as Debian has it.
+    Etcd,
+}
+
+/// The token of an administrator.
+pub const TOKEN: &str = "test-token";
+
+/// Long enough for anything that ends at all on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The programs that `cargo build` made beside this test.
+pub fn bin(name: &str) -> PathBuf {
+    let mut dir = std::env::current_exe().unwrap_or_default();
+    while dir.pop() {
+        if dir.join(name).is_file() {
+            return dir.join(name);
+        }
+    }
+    panic!("{name} is not built: run hack/test, or cargo build first");
+}
+
+/// A port nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Waits until a condition holds.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "{what}: not in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A kube-apiserver of its own, and its store.
+pub struct Cluster {
+    store: Store,
+    dir: tempfile::TempDir,
+    port: u16,
+    etcd_port: u16,
+    server: Option<Child>,
+    etcd: Option<Child>,
+    flags: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts one and waits until it is ready.
+    pub fn start(store: Store) -> Self {
+        Self::with_flags(store, &[])
+    }
+
+    /// The same with more flags.
+    pub fn with_flags(store: Store, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cluster = Cluster {
+            store,
+            dir,
+            port: free_port(),
+            etcd_port: free_port(),
+            server: None,
+            etcd: None,
+            flags: flags.iter().map(|f| f.to_string()).collect(),
+        };
+        let tokens = format!("{TOKEN},admin,1,\"system:masters\"\nuser-token,jane,2,\"devs\"\n");
+        std::fs::write(cluster.path("tokens"), tokens).expect("the token file");
+        cluster.start_etcd();
+        cluster.start_server();
+        cluster.write_kubeconfig();
+        cluster
+    }
+
+    /// A file in the cluster's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Where the API server listens.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    fn start_etcd(&mut self) {
+        if self.store != Store::Etcd {
+            return;
+        }
+        let url = format!("http://127.0.0.1:{}", self.etcd_port);
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        let child = Command::new("etcd")
+            .args(["--data-dir", &self.path("etcd").display().to_string()])
+            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+                "--initial-cluster",
+                &format!("default={peer}"),
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.etcd = Some(child.expect("etcd is installed"));
+    }
+
+    /// Starts the API server, after [`Cluster::kill_server`].
+    pub fn start_server(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).expect("the log");
+        let mut command = Command::new(bin("kube-apiserver"));
+        command
+            .args([
+                "--bind-address=127.0.0.1",
+                "--service-cluster-ip-range=10.96.0.0/16",
+                "--authorization-mode=RBAC",
+            ])
+            .arg(format!("--secure-port={}", self.port))
+            .arg(format!("--token-auth-file={}", self.path("tokens").display()))
+            .arg(format!("--cert-dir={}", self.path("certs").display()))
+            .args(&self.flags);
+        match self.store {
+            Store::Embedded => command.arg(format!("--data-dir={}", self.path("data").display())),
+            Store::Etcd => command.arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port)),
+        };
+        self.server = Some(command.stderr(log).spawn().expect("kube-apiserver starts"));
+        self.write_kubeconfig();
+        eventually("the API server is ready", || self.kubectl(&["get", "--raw", "/readyz"]).ok());
+    }
+
+    /// Ends the API server at once, as a crash would.
+    pub fn kill_server(&mut self) {
+        if let Some(mut child) = self.server.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn write_kubeconfig(&self) {
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": self.url(), "insecure-skip-tls-verify": true}}],
+            "users": [{"name": "admin", "user": {"token": TOKEN}}, {"name": "jane", "user": {"token": "user-token"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "admin"}}, {"name": "jane", "context": {"cluster": "c", "user": "jane"}}],
+        });
+        std::fs::write(self.path("kubeconfig"), config.to_string()).expect("the kubeconfig");
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command
+            .arg("--kubeconfig")
+            .arg(self.path("kubeconfig"))
+            .arg("--cache-dir")
+            .arg(self.path("cache"))
+            .args(args);
+        command
+    }
+
+    /// Runs kubectl. What it printed, or what it complained of.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+        answer(self.command(args).stdin(Stdio::null()).output().expect("kubectl is installed"))
+    }
+
+    /// Runs kubectl with something on its standard input.
+    pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String, String> {
+        use std::io::Write;
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl is installed");
+        child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("kubectl reads");
+        answer(child.wait_with_output().expect("kubectl ends"))
+    }
+
+    /// A client of ours, as the administrator.
+    pub fn client(&self) -> client::Client {
+        let mut config = client::Config::new(&self.url()).token(TOKEN).user_agent("test");
+        config.insecure = true;
+        client::Client::new(config).expect("a client")
+    }
+
+    /// The server's log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in [self.server.take(), self.etcd.take()].into_iter().flatten() {
+            let mut child = child;
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the API server's log\n{}", self.log());
+        }
+    }
+}
+
+fn answer(output: Output) -> Result<String, String> {
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// The workspace's root.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}

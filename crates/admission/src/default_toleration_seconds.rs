@@ -20,7 +20,9 @@ impl Plugin for DefaultTolerationSeconds {
         if !request.is("", "pods") || request.operation == Operation::Delete {
             return Ok(());
         }
-        let Some(spec) = object.and_then(|o| o.get_mut::<Pod>()).and_then(|p| p.spec.as_mut()) else { return Ok(()) };
+        let Some(spec) = object.and_then(|o| o.get_mut::<Pod>()).and_then(|p| p.spec.as_mut()) else {
+            return Ok(());
+        };
         for taint in TAINTS {
             let tolerates = |t: &Toleration| {
                 let key = t.key.as_deref().unwrap_or_default();

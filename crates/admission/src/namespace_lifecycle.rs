@@ -18,10 +18,16 @@ impl Plugin for NamespaceLifecycle {
     }
 
     fn admit(&self, request: &Request<'_>, _object: Option<&mut Object>) -> Result<(), Status> {
-        if request.operation == Operation::Delete && request.is("", "namespaces") && IMMORTAL.contains(&request.name) {
+        if request.operation == Operation::Delete
+            && request.is("", "namespaces")
+            && IMMORTAL.contains(&request.name)
+        {
             return Err(request.forbidden("this namespace may not be deleted"));
         }
-        if request.operation != Operation::Create || request.namespace.is_empty() || request.resource.resource == "namespaces" {
+        if request.operation != Operation::Create
+            || request.namespace.is_empty()
+            || request.resource.resource == "namespaces"
+        {
             return Ok(());
         }
         // Reviews of access may be asked about any namespace.
@@ -29,11 +35,14 @@ impl Plugin for NamespaceLifecycle {
             return Ok(());
         }
         let namespaces = GroupResource::new("", "namespaces");
-        let namespace: Namespace =
-            read::get(request.reader, "", request.namespace).ok_or_else(|| Status::not_found(&namespaces, request.namespace))?;
+        let namespace: Namespace = read::get(request.reader, "", request.namespace)
+            .ok_or_else(|| Status::not_found(&namespaces, request.namespace))?;
         let phase = namespace.status.and_then(|s| s.phase);
         if namespace.metadata.deletion_timestamp.is_some() || phase.as_deref() == Some("Terminating") {
-            let why = format!("unable to create new content in namespace {} because it is being terminated", request.namespace);
+            let why = format!(
+                "unable to create new content in namespace {} because it is being terminated",
+                request.namespace
+            );
             let message = format!("namespace {} is being terminated", request.namespace);
             return Err(request.forbidden(why).cause("NamespaceTerminating", message, "metadata.namespace"));
         }

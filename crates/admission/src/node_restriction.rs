@@ -23,7 +23,8 @@ const OWN_LABELS: [&str; 10] = [
     "topology.kubernetes.io/zone",
     "node.kubernetes.io/windows-build",
 ];
-const OLD_TOPOLOGY_LABELS: [&str; 2] = ["failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region"];
+const OLD_TOPOLOGY_LABELS: [&str; 2] =
+    ["failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region"];
 
 impl Plugin for NodeRestriction {
     fn name(&self) -> &'static str {
@@ -32,7 +33,9 @@ impl Plugin for NodeRestriction {
 
     fn admit(&self, request: &Request<'_>, object: Option<&mut Object>) -> Result<(), Status> {
         let in_nodes = request.groups.iter().any(|g| g == "system:nodes");
-        let Some(node) = request.user.strip_prefix("system:node:").filter(|_| in_nodes) else { return Ok(()) };
+        let Some(node) = request.user.strip_prefix("system:node:").filter(|_| in_nodes) else {
+            return Ok(());
+        };
         match (request.resource.group.as_str(), request.resource.resource.as_str()) {
             ("", "nodes") => admit_node(node, request, object),
             ("", "pods") => admit_pod(node, request, object),
@@ -84,7 +87,9 @@ fn is_reserved(label: &str) -> bool {
     if below("node-restriction.kubernetes.io") {
         return true;
     }
-    (below("kubernetes.io") || below("k8s.io")) && !below("kubelet.kubernetes.io") && !below("node.kubernetes.io")
+    (below("kubernetes.io") || below("k8s.io"))
+        && !below("kubelet.kubernetes.io")
+        && !below("node.kubernetes.io")
 }
 
 fn admit_pod(node: &str, request: &Request<'_>, object: Option<&mut Object>) -> Result<(), Status> {
@@ -94,21 +99,27 @@ fn admit_pod(node: &str, request: &Request<'_>, object: Option<&mut Object>) -> 
             let Some(pod) = object.and_then(|o| o.get::<Pod>()) else { return Ok(()) };
             let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
             if !is_mirror || !assigned(pod) {
-                return Err(request.forbidden(format!("node {node:?} can only create mirror pods with spec.nodeName set to itself")));
+                return Err(request.forbidden(format!(
+                    "node {node:?} can only create mirror pods with spec.nodeName set to itself"
+                )));
             }
             Ok(())
         }
         (Operation::Create, "eviction") => {
             let pod: Option<Pod> = read::get(request.reader, request.namespace, request.name);
             if pod.is_some_and(|p| !assigned(&p)) {
-                return Err(request.forbidden(format!("node {node:?} can only evict pods with spec.nodeName set to itself")));
+                return Err(request.forbidden(format!(
+                    "node {node:?} can only evict pods with spec.nodeName set to itself"
+                )));
             }
             Ok(())
         }
         (Operation::Update, "status") | (Operation::Delete, "") => {
             let on_node = request.old.and_then(|o| o.get::<Pod>()).is_none_or(assigned);
             if !on_node {
-                return Err(request.forbidden(format!("node {node:?} can only change pods with spec.nodeName set to itself")));
+                return Err(request.forbidden(format!(
+                    "node {node:?} can only change pods with spec.nodeName set to itself"
+                )));
             }
             Ok(())
         }

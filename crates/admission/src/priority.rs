@@ -18,11 +18,15 @@ impl Plugin for Priority {
         if !request.is("", "pods") || request.operation != Operation::Create {
             return Ok(());
         }
-        let Some(spec) = object.and_then(|o| o.get_mut::<Pod>()).and_then(|p| p.spec.as_mut()) else { return Ok(()) };
+        let Some(spec) = object.and_then(|o| o.get_mut::<Pod>()).and_then(|p| p.spec.as_mut()) else {
+            return Ok(());
+        };
         let class = match spec.priority_class_name.as_deref().filter(|n| !n.is_empty()) {
             Some(name) => {
                 let class: Option<PriorityClass> = read::get(request.reader, "", name);
-                Some(class.ok_or_else(|| request.forbidden(format!("no PriorityClass with name {name} was found")))?)
+                Some(class.ok_or_else(|| {
+                    request.forbidden(format!("no PriorityClass with name {name} was found"))
+                })?)
             }
             // Of several that are the default, upstream takes the lowest.
             None => read::list::<PriorityClass>(request.reader, None)
@@ -64,7 +68,9 @@ impl Plugin for Priority {
             .into_iter()
             .find(|c| c.global_default == Some(true) && c.metadata.name.as_deref() != name);
         match other.and_then(|c| c.metadata.name) {
-            Some(other) => Err(request.forbidden(format!("PriorityClass {other} is already marked as default. Only one default can exist"))),
+            Some(other) => Err(request.forbidden(format!(
+                "PriorityClass {other} is already marked as default. Only one default can exist"
+            ))),
             None => Ok(()),
         }
     }

@@ -5,8 +5,9 @@ use api::Status;
 use api::object::Object;
 use api::read;
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
-    ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
+    ObjectFieldSelector, Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume,
+    VolumeMount, VolumeProjection,
 };
 
 /// See the module.
@@ -41,10 +42,15 @@ impl Plugin for ServiceAccounts {
         }
         spec.service_account.clone_from(&spec.service_account_name);
         let name = spec.service_account_name.clone().unwrap_or_default();
-        let account: ServiceAccount = read::get(request.reader, request.namespace, &name).ok_or_else(|| {
-            request.forbidden(format!("error looking up service account {}/{name}: serviceaccount \"{name}\" not found", request.namespace))
-        })?;
-        let mount = spec.automount_service_account_token.or(account.automount_service_account_token).unwrap_or(true);
+        let account: ServiceAccount =
+            read::get(request.reader, request.namespace, &name).ok_or_else(|| {
+                request.forbidden(format!(
+                    "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
+                    request.namespace
+                ))
+            })?;
+        let mount =
+            spec.automount_service_account_token.or(account.automount_service_account_token).unwrap_or(true);
         if mount {
             mount_token(spec);
         }
@@ -56,14 +62,24 @@ impl Plugin for ServiceAccounts {
 }
 
 fn mount_token(spec: &mut k8s_openapi::api::core::v1::PodSpec) {
-    let existing = spec.volumes.iter().flatten().find(|v| v.name.starts_with("kube-api-access-")).map(|v| v.name.clone());
+    let existing = spec
+        .volumes
+        .iter()
+        .flatten()
+        .find(|v| v.name.starts_with("kube-api-access-"))
+        .map(|v| v.name.clone());
     let name = existing.clone().unwrap_or_else(|| format!("kube-api-access-{}", suffix()));
     let mut needed = false;
     let add = |c: &mut Container| {
         let mounts = c.volume_mounts.get_or_insert_default();
         let has = mounts.iter().any(|m| m.mount_path == MOUNT_PATH);
         if !has {
-            mounts.push(VolumeMount { name: name.clone(), mount_path: MOUNT_PATH.into(), read_only: Some(true), ..VolumeMount::default() });
+            mounts.push(VolumeMount {
+                name: name.clone(),
+                mount_path: MOUNT_PATH.into(),
+                read_only: Some(true),
+                ..VolumeMount::default()
+            });
         }
         !has
     };
@@ -96,7 +112,10 @@ fn token_volume(name: String) -> Volume {
         downward_api: Some(DownwardAPIProjection {
             items: Some(vec![DownwardAPIVolumeFile {
                 path: "namespace".into(),
-                field_ref: Some(ObjectFieldSelector { api_version: Some("v1".into()), field_path: "metadata.namespace".into() }),
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: Some("v1".into()),
+                    field_path: "metadata.namespace".into(),
+                }),
                 ..DownwardAPIVolumeFile::default()
             }]),
         }),
@@ -104,7 +123,10 @@ fn token_volume(name: String) -> Volume {
     };
     Volume {
         name,
-        projected: Some(ProjectedVolumeSource { default_mode: Some(0o644), sources: Some(vec![token, root, namespace]) }),
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(0o644),
+            sources: Some(vec![token, root, namespace]),
+        }),
         ..Volume::default()
     }
 }

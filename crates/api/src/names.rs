@@ -8,7 +8,8 @@ const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-',
 const VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
-const ENV_NAME: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const ENV_NAME: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
 fn max_len(max: usize) -> String {
     format!("must be no more than {max} characters")
@@ -20,7 +21,9 @@ fn lower_or_digit(b: u8) -> bool {
 
 fn is_label(s: &str) -> bool {
     let b = s.as_bytes();
-    b.first().is_some_and(|c| lower_or_digit(*c)) && b.last().is_some_and(|c| lower_or_digit(*c)) && b.iter().all(|c| lower_or_digit(*c) || *c == b'-')
+    b.first().is_some_and(|c| lower_or_digit(*c))
+        && b.last().is_some_and(|c| lower_or_digit(*c))
+        && b.iter().all(|c| lower_or_digit(*c) || *c == b'-')
 }
 
 fn is_qualified(s: &str) -> bool {
@@ -53,7 +56,12 @@ pub fn dns1123_subdomain(value: &str) -> Vec<String> {
 
 /// A DNS label by the older rule (RFC 1035), which starts with a letter.
 pub fn dns1035_label(value: &str) -> Vec<String> {
-    check(value, 63, is_label(value) && value.as_bytes().first().is_some_and(u8::is_ascii_lowercase), LABEL_1035)
+    check(
+        value,
+        63,
+        is_label(value) && value.as_bytes().first().is_some_and(u8::is_ascii_lowercase),
+        LABEL_1035,
+    )
 }
 
 /// A subdomain, perhaps with `*.` before it.
@@ -100,7 +108,8 @@ pub fn label_value(value: &str) -> Vec<String> {
 
 /// A key of a ConfigMap or Secret: a file's name.
 pub fn config_map_key(key: &str) -> Vec<String> {
-    let fits = !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
+    let fits =
+        !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
     let mut faults = check(key, 253, fits, CONFIG_KEY);
     match key {
         "." => faults.push("must not be '.'".into()),
@@ -114,7 +123,12 @@ pub fn config_map_key(key: &str) -> Vec<String> {
 /// A C identifier.
 pub fn c_identifier(value: &str) -> Vec<String> {
     let start = value.bytes().next().is_some_and(|c| c.is_ascii_alphabetic() || c == b'_');
-    check(value, usize::MAX, start && value.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_'), C_IDENTIFIER)
+    check(
+        value,
+        usize::MAX,
+        start && value.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_'),
+        C_IDENTIFIER,
+    )
 }
 
 /// An environment variable's name: printable ASCII without `=`, as upstream has it since v1.32.
@@ -148,7 +162,11 @@ pub fn port_name(value: &str) -> Vec<String> {
 
 /// A port's number.
 pub fn port_number(value: i32) -> Vec<String> {
-    if (1..=65535).contains(&value) { Vec::new() } else { vec!["must be between 1 and 65535, inclusive".into()] }
+    if (1..=65535).contains(&value) {
+        Vec::new()
+    } else {
+        vec!["must be between 1 and 65535, inclusive".into()]
+    }
 }
 
 /// Characters of generated names: those that can't spell a word, as upstream's.
@@ -184,7 +202,8 @@ mod tests {
             ("a/b/c", ""),
             ("12", "label subdomain qualified value"),
         ] {
-            let got: Vec<&str> = rules.iter().filter(|(_, rule)| rule(name).is_empty()).map(|(n, _)| *n).collect();
+            let got: Vec<&str> =
+                rules.iter().filter(|(_, rule)| rule(name).is_empty()).map(|(n, _)| *n).collect();
             assert_eq!(got.join(" "), valid, "{name:?}");
         }
     }

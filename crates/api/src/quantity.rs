@@ -26,9 +26,7 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// It does not have the form.
-    #[error(
-        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-    )]
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
     /// Its suffix is unknown.
     #[error("unable to parse quantity's suffix")]
@@ -309,14 +307,44 @@ mod tests {
     #[test]
     fn amounts_are_written_in_the_canonical_form() {
         for (text, want) in [
-            ("0", "0"), ("0Ki", "0"), ("0.0e3", "0"), ("1", "1"), ("1000", "1k"), ("1024", "1024"), ("1024Ki", "1Mi"),
-            ("1500Mi", "1500Mi"), ("0.5", "500m"), ("0.5Gi", "512Mi"), ("1.5Ki", "1536"), ("100Ki", "100Ki"), ("1Ki", "1Ki"),
-            ("0.1Ki", "102400m"), ("0.5Mi", "512Ki"), ("1e3", "1e3"), ("12e6", "12e6"), ("1.2e3", "1200"),
-            ("1E", "1E"), ("1E3", "1e3"), ("10e-3", "10e-3"), ("1e-1", "100e-3"), ("0.0000000001", "1n"), ("1.0000000001", "1000000001n"),
-            ("-1500m", "-1500m"), ("+2", "2"), (".5", "500m"), ("5.", "5"), ("1000m", "1"), ("1000000k", "1G"),
-            ("9223372036854775807", "9223372036854775807"), ("9223372036854775808", "9223372036854775807"),
-            ("1e30", "9223372036854775807"), ("100Ei", "9223372036854775807"), ("123456789012345678901234567890n", "9223372036854775807"),
-            ("0.001Ki", "1024m"), ("0.00000000000000000000000000000000001", "1n"), ("3.14159265358979323846264338327950288Mi", "3294198632675m"),
+            ("0", "0"),
+            ("0Ki", "0"),
+            ("0.0e3", "0"),
+            ("1", "1"),
+            ("1000", "1k"),
+            ("1024", "1024"),
+            ("1024Ki", "1Mi"),
+            ("1500Mi", "1500Mi"),
+            ("0.5", "500m"),
+            ("0.5Gi", "512Mi"),
+            ("1.5Ki", "1536"),
+            ("100Ki", "100Ki"),
+            ("1Ki", "1Ki"),
+            ("0.1Ki", "102400m"),
+            ("0.5Mi", "512Ki"),
+            ("1e3", "1e3"),
+            ("12e6", "12e6"),
+            ("1.2e3", "1200"),
+            ("1E", "1E"),
+            ("1E3", "1e3"),
+            ("10e-3", "10e-3"),
+            ("1e-1", "100e-3"),
+            ("0.0000000001", "1n"),
+            ("1.0000000001", "1000000001n"),
+            ("-1500m", "-1500m"),
+            ("+2", "2"),
+            (".5", "500m"),
+            ("5.", "5"),
+            ("1000m", "1"),
+            ("1000000k", "1G"),
+            ("9223372036854775807", "9223372036854775807"),
+            ("9223372036854775808", "9223372036854775807"),
+            ("1e30", "9223372036854775807"),
+            ("100Ei", "9223372036854775807"),
+            ("123456789012345678901234567890n", "9223372036854775807"),
+            ("0.001Ki", "1024m"),
+            ("0.00000000000000000000000000000000001", "1n"),
+            ("3.14159265358979323846264338327950288Mi", "3294198632675m"),
         ] {
             let got = text.parse::<Quantity>().map(|q| q.to_string());
             if text.starts_with("3.14") {
@@ -327,9 +355,18 @@ mod tests {
             assert_eq!(got.as_deref(), Ok(want), "{text}");
         }
         for (text, want) in [
-            ("", QuantityError::Format), ("Mi", QuantityError::Format), ("1.2.3", QuantityError::Format), ("1 Mi", QuantityError::Format),
-            ("1mi", QuantityError::Suffix), ("1Kii", QuantityError::Suffix), ("1e", QuantityError::Suffix), ("--1", QuantityError::Format),
-            ("1K", QuantityError::Suffix), ("1e1.5", QuantityError::Format), ("1b", QuantityError::Format), ("1e99999999999", QuantityError::Suffix),
+            ("", QuantityError::Format),
+            ("Mi", QuantityError::Format),
+            ("1.2.3", QuantityError::Format),
+            ("1 Mi", QuantityError::Format),
+            ("1mi", QuantityError::Suffix),
+            ("1Kii", QuantityError::Suffix),
+            ("1e", QuantityError::Suffix),
+            ("--1", QuantityError::Format),
+            ("1K", QuantityError::Suffix),
+            ("1e1.5", QuantityError::Format),
+            ("1b", QuantityError::Format),
+            ("1e99999999999", QuantityError::Suffix),
         ] {
             assert_eq!(text.parse::<Quantity>().err(), Some(want), "{text}");
         }
@@ -337,7 +374,13 @@ mod tests {
 
     #[test]
     fn values_round_up() {
-        for (text, value, milli) in [("1500m", 2, 1500), ("100u", 1, 1), ("-1500m", -2, -1500), ("2Ki", 2048, 2_048_000), ("1E", 1_000_000_000_000_000_000, i64::MAX)] {
+        for (text, value, milli) in [
+            ("1500m", 2, 1500),
+            ("100u", 1, 1),
+            ("-1500m", -2, -1500),
+            ("2Ki", 2048, 2_048_000),
+            ("1E", 1_000_000_000_000_000_000, i64::MAX),
+        ] {
             let q: Quantity = text.parse().unwrap();
             assert_eq!((q.value(), q.milli_value()), (value, milli), "{text}");
         }

@@ -84,7 +84,9 @@ impl LabelSelector {
             match parser.next_char() {
                 None => return Ok(LabelSelector { requirements }),
                 Some(',') => {}
-                Some(c) => return Err(SelectorError(format!("found '{c}', expected: ',' or 'end of string'"))),
+                Some(c) => {
+                    return Err(SelectorError(format!("found '{c}', expected: ',' or 'end of string'")));
+                }
             }
         }
     }
@@ -102,7 +104,9 @@ impl LabelSelector {
                 "NotIn" => Operator::NotIn(values),
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
-                other => return Err(SelectorError(format!("{other:?} is not a valid label selector operator"))),
+                other => {
+                    return Err(SelectorError(format!("{other:?} is not a valid label selector operator")));
+                }
             };
             requirements.push(Requirement { key: e.key.clone(), operator });
         }
@@ -114,7 +118,10 @@ impl LabelSelector {
 
     /// A selector for exactly these labels.
     pub fn from_map<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
-        let requirement = |(k, v): (&String, &String)| Requirement { key: k.clone(), operator: Operator::In(vec![v.clone()]) };
+        let requirement = |(k, v): (&String, &String)| Requirement {
+            key: k.clone(),
+            operator: Operator::In(vec![v.clone()]),
+        };
         LabelSelector { requirements: labels.into_iter().map(requirement).collect() }
     }
 }
@@ -126,11 +133,17 @@ impl Requirement {
         }
         if let Operator::In(values) | Operator::NotIn(values) = &self.operator {
             if values.is_empty() {
-                return Err(SelectorError("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into()));
+                return Err(SelectorError(
+                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
+                        .into(),
+                ));
             }
             for (i, v) in values.iter().enumerate() {
                 if let Some(fault) = names::label_value(v).first() {
-                    return Err(SelectorError(format!("values[{i}][{}]: Invalid value: {v:?}: {fault}", self.key)));
+                    return Err(SelectorError(format!(
+                        "values[{i}][{}]: Invalid value: {v:?}: {fault}",
+                        self.key
+                    )));
                 }
             }
         }
@@ -173,7 +186,8 @@ impl<'a> Parser<'a> {
 
     fn word(&mut self) -> &'a str {
         self.rest = self.rest.trim_start();
-        let end = self.rest.find(|c: char| c.is_whitespace() || "=!,()<>".contains(c)).unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| c.is_whitespace() || "=!,()<>".contains(c)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         word
@@ -195,7 +209,9 @@ impl<'a> Parser<'a> {
         let key = self.word().to_string();
         if key.is_empty() {
             let found = self.next_char().map(String::from).unwrap_or_default();
-            return Err(SelectorError(format!("found '{found}', expected: !, identifier, or 'end of string'")));
+            return Err(SelectorError(format!(
+                "found '{found}', expected: !, identifier, or 'end of string'"
+            )));
         }
         let operator = if absent {
             Operator::DoesNotExist
@@ -215,7 +231,9 @@ impl<'a> Parser<'a> {
                 "" => Operator::Exists,
                 other => {
                     self.rest = before;
-                    return Err(SelectorError(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")));
+                    return Err(SelectorError(format!(
+                        "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
+                    )));
                 }
             }
         };
@@ -226,7 +244,9 @@ impl<'a> Parser<'a> {
 
     fn number(&mut self) -> Result<i64, SelectorError> {
         let word = self.word();
-        word.parse().map_err(|_| SelectorError(format!("{word:?}: for 'Gt', 'Lt' operators, the value must be an integer")))
+        word.parse().map_err(|_| {
+            SelectorError(format!("{word:?}: for 'Gt', 'Lt' operators, the value must be an integer"))
+        })
     }
 
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
@@ -240,7 +260,10 @@ impl<'a> Parser<'a> {
                 Some(',') => {}
                 Some(')') => return Ok(values),
                 other => {
-                    return Err(SelectorError(format!("found '{}', expected: ',', ')' or identifier", other.map(String::from).unwrap_or_default())));
+                    return Err(SelectorError(format!(
+                        "found '{}', expected: ',', ')' or identifier",
+                        other.map(String::from).unwrap_or_default()
+                    )));
                 }
             }
         }
@@ -284,10 +307,16 @@ fn field_term(term: &str) -> Result<FieldRequirement, SelectorError> {
                         Some(c @ ('\\' | ',' | '=')) => unescaped.push(c),
                         other => {
                             let other = other.map(String::from).unwrap_or_default();
-                            return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{other}")));
+                            return Err(SelectorError(format!(
+                                "invalid field selector: invalid escape sequence: \\{other}"
+                            )));
                         }
                     },
-                    '=' | ',' => return Err(SelectorError(format!("invalid field selector: unescaped '{c}' in {value}"))),
+                    '=' | ',' => {
+                        return Err(SelectorError(format!(
+                            "invalid field selector: unescaped '{c}' in {value}"
+                        )));
+                    }
                     c => unescaped.push(c),
                 }
             }
@@ -304,8 +333,14 @@ mod tests {
     #[test]
     fn label_selectors_are_read_and_written() {
         for (text, want) in [
-            ("a=b", "a=b"), ("a==b , c != d", "a=b,c!=d"), ("e in (x, y),!f,g", "e in (x,y),!f,g"),
-            ("a notin (b)", "a!=b"), ("a=", "a="), ("n>3,m<4", "n>3,m<4"), ("", ""), ("in in (in)", "in=in"),
+            ("a=b", "a=b"),
+            ("a==b , c != d", "a=b,c!=d"),
+            ("e in (x, y),!f,g", "e in (x,y),!f,g"),
+            ("a notin (b)", "a!=b"),
+            ("a=", "a="),
+            ("n>3,m<4", "n>3,m<4"),
+            ("", ""),
+            ("in in (in)", "in=in"),
         ] {
             let parsed = LabelSelector::parse(text).unwrap();
             assert_eq!(parsed.to_string(), want);
@@ -321,8 +356,19 @@ mod tests {
         let labels = [("a", "b"), ("n", "5")];
         let get = |key: &str| labels.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
         for (text, want) in [
-            ("a=b", true), ("a!=b", false), ("x!=b", true), ("a in (b,c)", true), ("x notin (b)", true), ("a", true),
-            ("!a", false), ("!x", true), ("n>4", true), ("n<5", false), ("x>1", false), ("", true), ("a=b,x", false),
+            ("a=b", true),
+            ("a!=b", false),
+            ("x!=b", true),
+            ("a in (b,c)", true),
+            ("x notin (b)", true),
+            ("a", true),
+            ("!a", false),
+            ("!x", true),
+            ("n>4", true),
+            ("n<5", false),
+            ("x>1", false),
+            ("", true),
+            ("a=b,x", false),
         ] {
             assert_eq!(LabelSelector::parse(text).unwrap().matches(get), want, "{text}");
         }
@@ -331,7 +377,12 @@ mod tests {
     #[test]
     fn field_selectors_are_read() {
         let one = |f: &str, v: &str, equal| FieldRequirement { field: f.into(), value: v.into(), equal };
-        assert_eq!(parse_fields("a.b=c,d!=e,f==g\\,h").unwrap(), [one("a.b", "c", true), one("d", "e", false), one("f", "g,h", true)]);
-        assert!(parse_fields("a").is_err() && parse_fields("a=b=c").is_err() && parse_fields("a=b\\x").is_err());
+        assert_eq!(
+            parse_fields("a.b=c,d!=e,f==g\\,h").unwrap(),
+            [one("a.b", "c", true), one("d", "e", false), one("f", "g,h", true)]
+        );
+        assert!(
+            parse_fields("a").is_err() && parse_fields("a=b=c").is_err() && parse_fields("a=b\\x").is_err()
+        );
     }
 }

@@ -41,14 +41,24 @@ pub async fn run(server: Arc<Server>) {
 async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
     let mut work: Vec<(GroupResource, Value)> = Vec::new();
     for name in NAMESPACES {
-        work.push((GroupResource::new("", "namespaces"), json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})));
+        work.push((
+            GroupResource::new("", "namespaces"),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        ));
     }
     make(server, std::mem::take(&mut work)).await?;
-    let rbac = |resource: &str, value: Result<Value, serde_json::Error>| value.map(|v| (GroupResource::new("rbac.authorization.k8s.io", resource), v));
+    let rbac = |resource: &str, value: Result<Value, serde_json::Error>| {
+        value.map(|v| (GroupResource::new("rbac.authorization.k8s.io", resource), v))
+    };
     if server.authorizers.uses_rbac() {
         let policy = auth::policy::default_policy();
         let all = (policy.cluster_roles.iter().map(|o| rbac("clusterroles", serde_json::to_value(o))))
-            .chain(policy.cluster_role_bindings.iter().map(|o| rbac("clusterrolebindings", serde_json::to_value(o))))
+            .chain(
+                policy
+                    .cluster_role_bindings
+                    .iter()
+                    .map(|o| rbac("clusterrolebindings", serde_json::to_value(o))),
+            )
             .chain(policy.roles.iter().map(|o| rbac("roles", serde_json::to_value(o))))
             .chain(policy.role_bindings.iter().map(|o| rbac("rolebindings", serde_json::to_value(o))));
         for object in all {
@@ -56,14 +66,23 @@ async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
         }
     }
     for (name, value, description) in [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ] {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value, "description": description});
         work.push((GroupResource::new("scheduling.k8s.io", "priorityclasses"), class));
     }
     if let Some(range) = server.options.service_cluster_ip_range.first() {
-        let cidrs: Vec<String> = server.options.service_cluster_ip_range.iter().map(ToString::to_string).collect();
+        let cidrs: Vec<String> =
+            server.options.service_cluster_ip_range.iter().map(ToString::to_string).collect();
         let value = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}});
         work.push((GroupResource::new("networking.k8s.io", "servicecidrs"), value));
         let service = json!({
@@ -81,7 +100,12 @@ async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
 }
 
 /// A request of the server to itself.
-fn request(server: &Arc<Server>, resource: &GroupResource, namespace: &str, name: &str) -> Option<verbs::Request> {
+fn request(
+    server: &Arc<Server>,
+    resource: &GroupResource,
+    namespace: &str,
+    name: &str,
+) -> Option<verbs::Request> {
     let catalog = server.catalog();
     let resource = catalog.resource(resource)?.clone();
     let info = RequestInfo {
@@ -95,7 +119,15 @@ fn request(server: &Arc<Server>, resource: &GroupResource, namespace: &str, name
     };
     let user = User::new("system:apiserver", &[auth::MASTERS, auth::AUTHENTICATED]);
     let accepted = Accepted { format: Format::Json, view: View::Whole, pretty: false };
-    Some(verbs::Request::new(server.clone(), info, Query::parse(Some("fieldManager=kube-apiserver")), Default::default(), user, resource, accepted))
+    Some(verbs::Request::new(
+        server.clone(),
+        info,
+        Query::parse(Some("fieldManager=kube-apiserver")),
+        Default::default(),
+        user,
+        resource,
+        accepted,
+    ))
 }
 
 /// Makes objects that are not there; all at once, so that they share the store's commits.
@@ -105,7 +137,7 @@ async fn make(server: &Arc<Server>, objects: Vec<(GroupResource, Value)>) -> Res
         // A kind that is not served is one that nobody will ask for.
         let request = request(server, &resource, &text("/metadata/namespace"), &text("/metadata/name"))?;
         let there = request.resource.collection.as_ref().is_some_and(|c| c.get(&request.key()).is_some());
-        (!there).then(|| async move {
+        (!there).then_some(async move {
             match create::create_value(&request, value).await {
                 Err(e) if !e.is_already_exists() => Err(e),
                 _ => Ok(()),
@@ -120,7 +152,8 @@ async fn make(server: &Arc<Server>, objects: Vec<(GroupResource, Value)>) -> Res
 async fn extension_apiserver_authentication(server: &Arc<Server>) -> Result<(), Status> {
     let mut data = serde_json::Map::new();
     let o = &server.options;
-    let read = |path: &Option<std::path::PathBuf>| path.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
+    let read =
+        |path: &Option<std::path::PathBuf>| path.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
     let list = |l: &Vec<String>| Value::from(serde_json::to_string(l).unwrap_or_default());
     if let Some(ca) = read(&o.client_ca_file) {
         data.insert("client-ca-file".into(), ca.into());
@@ -163,7 +196,12 @@ async fn endpoints(server: &Arc<Server>) -> Result<(), Status> {
 }
 
 /// Makes an object, or brings `field` of it, and its ports, up to date.
-async fn ensure(server: &Arc<Server>, resource: GroupResource, value: Value, field: &str) -> Result<(), Status> {
+async fn ensure(
+    server: &Arc<Server>,
+    resource: GroupResource,
+    value: Value,
+    field: &str,
+) -> Result<(), Status> {
     make(server, vec![(resource.clone(), value.clone())]).await?;
     let Some(request) = request(server, &resource, "default", "kubernetes") else { return Ok(()) };
     let make = |old: &Value| {

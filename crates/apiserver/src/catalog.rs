@@ -57,14 +57,26 @@ impl Resource {
     }
 
     /// Reads the selectors of a list or watch.
-    pub fn filter(&self, namespace: &str, labels: Option<&str>, fields: Option<&str>) -> Result<Filter, Status> {
-        let mut filter = Filter { namespace: (!namespace.is_empty()).then(|| namespace.to_string()), ..Filter::default() };
+    pub fn filter(
+        &self,
+        namespace: &str,
+        labels: Option<&str>,
+        fields: Option<&str>,
+    ) -> Result<Filter, Status> {
+        let mut filter =
+            Filter { namespace: (!namespace.is_empty()).then(|| namespace.to_string()), ..Filter::default() };
         if let Some(labels) = labels {
             let selector = LabelSelector::parse(labels)
                 .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
             filter.labels = (!selector.is_empty()).then_some(selector);
         }
-        for term in fields.map(parse_fields).transpose().map_err(|e| Status::bad_request(e.to_string()))?.into_iter().flatten() {
+        for term in fields
+            .map(parse_fields)
+            .transpose()
+            .map_err(|e| Status::bad_request(e.to_string()))?
+            .into_iter()
+            .flatten()
+        {
             let selectable = self.collection.as_ref().map_or(&[][..], |c| &c.selectable);
             let field = match term.field.as_str() {
                 "metadata.name" if term.equal && filter.name.is_none() => {
@@ -81,7 +93,10 @@ impl Resource {
             filter.fields.push(FieldTest { field, value: term.value, equal: term.equal });
         }
         // Across namespaces a name does not tell where to look.
-        if self.namespaced && filter.namespace.is_none() && let Some(name) = filter.name.take() {
+        if self.namespaced
+            && filter.namespace.is_none()
+            && let Some(name) = filter.name.take()
+        {
             filter.fields.push(FieldTest { field: Field::Name, value: name, equal: true });
         }
         Ok(filter)

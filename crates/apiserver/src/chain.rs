@@ -27,7 +27,11 @@ const MAX_BODY: usize = 3 << 20;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Answers one request. It never fails: what goes wrong is a Status.
-pub async fn handle(server: Arc<Server>, peer: Option<Arc<User>>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub async fn handle(
+    server: Arc<Server>,
+    peer: Option<Arc<User>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let started = Instant::now();
     let query = Query::parse(request.uri().query());
     let info = match request::read(request.method(), request.uri(), &query) {
@@ -44,7 +48,9 @@ pub async fn handle(server: Arc<Server>, peer: Option<Arc<User>>, request: Reque
     let answer = if long {
         answer.await
     } else {
-        tokio::time::timeout(REQUEST_TIMEOUT, answer).await.unwrap_or_else(|_| Err(Status::timeout("the request did not finish in time", 1)))
+        tokio::time::timeout(REQUEST_TIMEOUT, answer)
+            .await
+            .unwrap_or_else(|_| Err(Status::timeout("the request did not finish in time", 1)))
     };
     let response = answer.unwrap_or_else(|status| respond::status(&status, error_format));
     count(&server, &counted, response.status().as_u16(), started);
@@ -79,12 +85,23 @@ fn count(server: &Server, info: &RequestInfo, code: u16, started: Instant) {
         server.metrics.requests.get_or_create(&labels).inc();
     }
     if info.verb != "watch" && code < 400 {
-        let labels = DurationLabels { verb: labels.verb, group: labels.group, version: labels.version, resource: labels.resource };
+        let labels = DurationLabels {
+            verb: labels.verb,
+            group: labels.group,
+            version: labels.version,
+            resource: labels.resource,
+        };
         server.metrics.durations.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
     }
 }
 
-async fn answer(server: Arc<Server>, peer: Option<Arc<User>>, info: RequestInfo, query: Query, mut request: Request<Incoming>) -> Answer {
+async fn answer(
+    server: Arc<Server>,
+    peer: Option<Arc<User>>,
+    info: RequestInfo,
+    query: Query,
+    mut request: Request<Incoming>,
+) -> Answer {
     let user = authenticate(&server, peer.as_deref(), request.headers())?;
     let user = impersonate(&server, user, request.headers())?;
     authorize(&server, &user, &info)?;
@@ -92,8 +109,12 @@ async fn answer(server: Arc<Server>, peer: Option<Arc<User>>, info: RequestInfo,
         return other_path(&server, &info, &query, &request).await;
     }
     let catalog = server.catalog();
-    let resource = catalog.find(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::no_such_path)?;
-    if resource.namespaced && info.namespace.is_empty() && matches!(info.verb.as_str(), "create" | "update" | "patch" | "get" | "delete" | "deletecollection") {
+    let resource =
+        catalog.find(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::no_such_path)?;
+    if resource.namespaced
+        && info.namespace.is_empty()
+        && matches!(info.verb.as_str(), "create" | "update" | "patch" | "get" | "delete" | "deletecollection")
+    {
         return Err(Status::method_not_supported(&resource.group_resource, &info.verb));
     }
     if !resource.namespaced && !info.namespace.is_empty() && resource.names.plural != "namespaces" {
@@ -128,7 +149,11 @@ async fn answer(server: Arc<Server>, peer: Option<Arc<User>>, info: RequestInfo,
 
 async fn read_body(incoming: Incoming, headers: &HeaderMap) -> Result<Bytes, Status> {
     let too_large = || Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"));
-    if headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok()).is_some_and(|n| n > MAX_BODY) {
+    if headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok())
+        .is_some_and(|n| n > MAX_BODY)
+    {
         return Err(too_large());
     }
     match Limited::new(incoming, MAX_BODY).collect().await {
@@ -138,7 +163,12 @@ async fn read_body(incoming: Incoming, headers: &HeaderMap) -> Result<Bytes, Sta
     }
 }
 
-async fn dispatch(request: &Arc<verbs::Request>, method: Method, body: Bytes, upgrade: Option<hyper::upgrade::OnUpgrade>) -> Answer {
+async fn dispatch(
+    request: &Arc<verbs::Request>,
+    method: Method,
+    body: Bytes,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Answer {
     let info = &request.info;
     if !info.subresource.is_empty() {
         let sub = verbs::subresource::find(request)?;
@@ -157,7 +187,9 @@ async fn dispatch(request: &Arc<verbs::Request>, method: Method, body: Bytes, up
         "get" => verbs::get::get(request).await,
         "list" => verbs::list::list(request).await,
         "watch" => verbs::watch::watch(request.clone()).await,
-        "create" if info.name.is_empty() || info.resource == "namespaces" => verbs::create::create(request, body).await,
+        "create" if info.name.is_empty() || info.resource == "namespaces" => {
+            verbs::create::create(request, body).await
+        }
         "update" => verbs::update::update(request, body, None).await,
         "patch" => verbs::patch::patch(request, body, None).await,
         "delete" => verbs::delete::delete(request, body).await,
@@ -172,7 +204,9 @@ async fn review(request: &verbs::Request, body: Bytes) -> Answer {
         "tokenreviews" => served::token_review::create(request, body).await,
         "selfsubjectreviews" => served::token_review::create_self(request, body).await,
         "selfsubjectrulesreviews" => served::access_review::create_rules(request, body).await,
-        "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews" => served::access_review::create(request, body).await,
+        "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews" => {
+            served::access_review::create(request, body).await
+        }
         _ => Err(Status::method_not_supported(&request.resource.group_resource, "create")),
     }
 }
@@ -183,7 +217,10 @@ fn authenticate(server: &Server, peer: Option<&User>, headers: &HeaderMap) -> Re
     }
     let header = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
     let token = match header {
-        Some(text) => text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, t)| t.trim().to_string()),
+        Some(text) => text
+            .split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, t)| t.trim().to_string()),
         None => websocket_token(headers),
     };
     match token.filter(|t| !t.is_empty()) {
@@ -200,7 +237,8 @@ fn authenticate(server: &Server, peer: Option<&User>, headers: &HeaderMap) -> Re
 fn websocket_token(headers: &HeaderMap) -> Option<String> {
     use base64::Engine;
     let protocols = headers.get("sec-websocket-protocol")?.to_str().ok()?;
-    let encoded = protocols.split(',').find_map(|p| p.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+    let encoded =
+        protocols.split(',').find_map(|p| p.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
     String::from_utf8(base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
@@ -224,17 +262,36 @@ fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> Result<User,
         return Err(Status::bad_request("requested groups, uid or extra without impersonating a user"));
     };
     let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let asked = Attributes { verb: "impersonate", is_resource: true, group, version: "v1", resource, subresource, namespace, name, path: "" };
+        let asked = Attributes {
+            verb: "impersonate",
+            is_resource: true,
+            group,
+            version: "v1",
+            resource,
+            subresource,
+            namespace,
+            name,
+            path: "",
+        };
         match server.authorizers.authorize(&user, &asked, server) {
             Decision::Allow => Ok(()),
             Decision::Deny(why) | Decision::NoOpinion(why) => Err(Status::forbidden(
                 &GroupResource::new(group, resource),
                 name,
-                format!("User {:?} cannot impersonate resource {resource:?} in API group {group:?} at the cluster scope{}", user.name, if why.is_empty() { why } else { format!(": {why}") }),
+                format!(
+                    "User {:?} cannot impersonate resource {resource:?} in API group {group:?} at the cluster scope{}",
+                    user.name,
+                    if why.is_empty() { why } else { format!(": {why}") }
+                ),
             )),
         }
     };
-    let mut become_user = User { name: name.clone(), uid: uid.clone().unwrap_or_default(), groups: groups.clone(), extra: extra.clone() };
+    let mut become_user = User {
+        name: name.clone(),
+        uid: uid.clone().unwrap_or_default(),
+        groups: groups.clone(),
+        extra: extra.clone(),
+    };
     match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
         Some((namespace, account)) => {
             check("", "serviceaccounts", "", namespace, account)?;
@@ -280,11 +337,26 @@ fn authorize(server: &Server, user: &User, info: &RequestInfo) -> Result<(), Sta
     };
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
     if !info.is_resource {
-        return Err(Status::forbidden(&GroupResource::new("", ""), "", format!("User {:?} cannot {} path {:?}{why}", user.name, info.verb, info.path)));
+        return Err(Status::forbidden(
+            &GroupResource::new("", ""),
+            "",
+            format!("User {:?} cannot {} path {:?}{why}", user.name, info.verb, info.path),
+        ));
     }
-    let resource = if info.subresource.is_empty() { info.resource.clone() } else { format!("{}/{}", info.resource, info.subresource) };
-    let scope = if info.namespace.is_empty() { "at the cluster scope".into() } else { format!("in the namespace {:?}", info.namespace) };
-    let message = format!("User {:?} cannot {} resource {resource:?} in API group {:?} {scope}{why}", user.name, info.verb, info.group);
+    let resource = if info.subresource.is_empty() {
+        info.resource.clone()
+    } else {
+        format!("{}/{}", info.resource, info.subresource)
+    };
+    let scope = if info.namespace.is_empty() {
+        "at the cluster scope".into()
+    } else {
+        format!("in the namespace {:?}", info.namespace)
+    };
+    let message = format!(
+        "User {:?} cannot {} resource {resource:?} in API group {:?} {scope}{why}",
+        user.name, info.verb, info.group
+    );
     Err(Status::forbidden(&info.group_resource(), &info.name, message))
 }
 
@@ -293,20 +365,43 @@ fn json_answer(value: &Value) -> Answer {
 }
 
 /// Paths that are no resources.
-async fn other_path(server: &Arc<Server>, info: &RequestInfo, query: &Query, request: &Request<Incoming>) -> Answer {
+async fn other_path(
+    server: &Arc<Server>,
+    info: &RequestInfo,
+    query: &Query,
+    request: &Request<Incoming>,
+) -> Answer {
     let path = info.path.trim_end_matches('/');
     if let Some(response) = health::answer(server, path, query).await {
         return Ok(response);
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return Err(Status::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"));
+        return Err(Status::failure(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
     }
     let catalog = server.catalog();
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let not_found = Status::no_such_path;
     match segments.as_slice() {
         [] => {
-            let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into).to_vec();
+            let mut paths: Vec<String> = [
+                "/.well-known/openid-configuration",
+                "/api",
+                "/api/v1",
+                "/apis",
+                "/healthz",
+                "/livez",
+                "/metrics",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/readyz",
+                "/version",
+            ]
+            .map(Into::into)
+            .to_vec();
             for group in catalog.groups.iter().filter(|g| !g.name.is_empty()) {
                 paths.push(format!("/apis/{}", group.name));
                 paths.extend(group.versions.iter().map(|(v, _)| format!("/apis/{}/{v}", group.name)));
@@ -317,7 +412,11 @@ async fn other_path(server: &Arc<Server>, info: &RequestInfo, query: &Query, req
         ["version"] => json_answer(&discovery::version()),
         ["api"] => match aggregated_version(request.headers()) {
             Some(version) => aggregated(&discovery::aggregated(&catalog, true, version), version),
-            None => json_answer(&discovery::legacy_versions(&format!("{}:{}", server.options.advertised(), server.options.secure_port))),
+            None => json_answer(&discovery::legacy_versions(&format!(
+                "{}:{}",
+                server.options.advertised(),
+                server.options.secure_port
+            ))),
         },
         ["apis"] => match aggregated_version(request.headers()) {
             Some(version) => aggregated(&discovery::aggregated(&catalog, false, version), version),
@@ -325,7 +424,9 @@ async fn other_path(server: &Arc<Server>, info: &RequestInfo, query: &Query, req
         },
         ["api", version] => json_answer(&discovery::resources(&catalog, "", version).ok_or_else(not_found)?),
         ["apis", group] => json_answer(&discovery::group(&catalog, group).ok_or_else(not_found)?),
-        ["apis", group, version] => json_answer(&discovery::resources(&catalog, group, version).ok_or_else(not_found)?),
+        ["apis", group, version] => {
+            json_answer(&discovery::resources(&catalog, group, version).ok_or_else(not_found)?)
+        }
         ["openapi", "v3"] => json_answer(&openapi::index(&catalog)),
         ["openapi", "v3", rest @ ..] => {
             let document = server.documents.v3(&catalog, &rest.join("/")).ok_or_else(not_found)?;
@@ -335,10 +436,18 @@ async fn other_path(server: &Arc<Server>, info: &RequestInfo, query: &Query, req
             let document = server.documents.v2(&catalog).ok_or_else(not_found)?;
             Ok(respond::bytes(200, "application/json", document))
         }
-        ["metrics"] => Ok(respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", server.metrics.text().into_bytes())),
+        ["metrics"] => Ok(respond::bytes(
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            server.metrics.text().into_bytes(),
+        )),
         [".well-known", "openid-configuration"] => {
             let issuer = server.options.service_account_issuer.first().cloned().unwrap_or_default();
-            let address = format!("https://{}:{}/openid/v1/jwks", server.options.advertised(), server.options.secure_port);
+            let address = format!(
+                "https://{}:{}/openid/v1/jwks",
+                server.options.advertised(),
+                server.options.secure_port
+            );
             json_answer(&json!({
                 "issuer": issuer, "jwks_uri": address, "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["RS256", "ES256"],
@@ -358,7 +467,10 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     let accept = headers.get(http::header::ACCEPT)?.to_str().ok()?;
     accept.split(',').find_map(|range| {
         let has = |p: &str| range.split(';').any(|part| part.trim() == p);
-        if !has("g=apidiscovery.k8s.io") || !has("as=APIGroupDiscoveryList") || !range.trim().starts_with("application/json") {
+        if !has("g=apidiscovery.k8s.io")
+            || !has("as=APIGroupDiscoveryList")
+            || !range.trim().starts_with("application/json")
+        {
             return None;
         }
         if has("v=v2") { Some("v2") } else { has("v=v2beta1").then_some("v2beta1") }

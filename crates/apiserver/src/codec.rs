@@ -11,7 +11,12 @@ use store::Store;
 const MAGIC: &[u8] = b"k8s\0";
 
 /// The bytes to store. `json` is `value` in canonical form.
-pub fn encode(store: &dyn Store, value: &Value, json: &Bytes, schema: &Schema) -> Result<Bytes, api::protobuf::EncodeError> {
+pub fn encode(
+    store: &dyn Store,
+    value: &Value,
+    json: &Bytes,
+    schema: &Schema,
+) -> Result<Bytes, api::protobuf::EncodeError> {
     // Custom resources are JSON in etcd too.
     if !store.shared_with_upstream() || schema.custom {
         return Ok(json.clone());
@@ -30,7 +35,8 @@ pub fn decode(stored: &Bytes, schema: &Schema) -> Result<Bytes, String> {
         return canonical(&value).map(Bytes::from).map_err(|e| e.to_string());
     }
     // JSON that we wrote is canonical; others may write members in another order.
-    if stored.starts_with(b"{\"apiVersion\":") && stored.windows(12).take(300).any(|w| w == b"\"metadata\":{") {
+    if stored.starts_with(b"{\"apiVersion\":") && stored.windows(12).take(300).any(|w| w == b"\"metadata\":{")
+    {
         return Ok(stored.clone());
     }
     let value: Value = serde_json::from_slice(stored).map_err(|e| e.to_string())?;

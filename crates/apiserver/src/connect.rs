@@ -90,13 +90,20 @@ impl Kubelets {
     /// Reads the certificate, key and authority of the `--kubelet-*` flags.
     pub fn new(options: &crate::options::Options) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = || ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(|e| e.to_string());
+        let builder = || {
+            ClientConfig::builder_with_provider(provider.clone())
+                .with_safe_default_protocol_versions()
+                .map_err(|e| e.to_string())
+        };
         let accept_any = Arc::new(AcceptAny(provider.clone()));
         let verified = match &options.kubelet_certificate_authority {
             Some(path) => {
-                let pem = pki::files::read(path).map_err(|e| format!("--kubelet-certificate-authority: {e}"))?;
+                let pem =
+                    pki::files::read(path).map_err(|e| format!("--kubelet-certificate-authority: {e}"))?;
                 let mut roots = rustls::RootCertStore::empty();
-                for certificate in pki::files::certificates(&pem, "--kubelet-certificate-authority").map_err(|e| e.to_string())? {
+                for certificate in pki::files::certificates(&pem, "--kubelet-certificate-authority")
+                    .map_err(|e| e.to_string())?
+                {
                     roots.add(certificate).map_err(|e| format!("--kubelet-certificate-authority: {e}"))?;
                 }
                 builder()?.with_root_certificates(roots)
@@ -106,13 +113,21 @@ impl Kubelets {
         let tls = match (&options.kubelet_client_certificate, &options.kubelet_client_key) {
             (Some(certificate), Some(key)) => {
                 let pem = |path, flag: &str| pki::files::read(path).map_err(|e| format!("{flag}: {e}"));
-                let chain = pki::files::certificates(&pem(certificate, "--kubelet-client-certificate")?, "--kubelet-client-certificate").map_err(|e| e.to_string())?;
-                let key = pki::files::private_key(&pem(key, "--kubelet-client-key")?, "--kubelet-client-key").map_err(|e| e.to_string())?;
-                verified.with_client_auth_cert(chain, key).map_err(|e| format!("--kubelet-client-certificate: {e}"))?
+                let chain = pki::files::certificates(
+                    &pem(certificate, "--kubelet-client-certificate")?,
+                    "--kubelet-client-certificate",
+                )
+                .map_err(|e| e.to_string())?;
+                let key = pki::files::private_key(&pem(key, "--kubelet-client-key")?, "--kubelet-client-key")
+                    .map_err(|e| e.to_string())?;
+                verified
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|e| format!("--kubelet-client-certificate: {e}"))?
             }
             _ => verified.with_no_client_auth(),
         };
-        let anyone = builder()?.dangerous().with_custom_certificate_verifier(accept_any).with_no_client_auth();
+        let anyone =
+            builder()?.dangerous().with_custom_certificate_verifier(accept_any).with_no_client_auth();
         Ok(Kubelets { tls: Arc::new(tls), anyone: Arc::new(anyone) })
     }
 
@@ -125,22 +140,34 @@ impl Kubelets {
         let _ = tcp.set_nodelay(true);
         let config = match target.tls {
             Tls::None => {
-                let (sender, connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(|e| e.to_string())?;
+                let (sender, connection) =
+                    http1::handshake(TokioIo::new(tcp)).await.map_err(|e| e.to_string())?;
                 tokio::spawn(connection.with_upgrades());
                 return Ok(sender);
             }
             Tls::Kubelet => &self.tls,
             Tls::Anyone => &self.anyone,
         };
-        let name = ServerName::try_from(target.host.clone()).map_err(|_| format!("{:?} is no host name", target.host))?;
-        let tls = tokio_rustls::TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|e| format!("{address}: {e}"))?;
+        let name = ServerName::try_from(target.host.clone())
+            .map_err(|_| format!("{:?} is no host name", target.host))?;
+        let tls = tokio_rustls::TlsConnector::from(config.clone())
+            .connect(name, tcp)
+            .await
+            .map_err(|e| format!("{address}: {e}"))?;
         let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
 
     /// Passes a request on and its answer back. `body` has been read already, if there was one.
-    pub async fn forward(&self, target: Target, method: Method, headers: &HeaderMap, body: Bytes, upgrade: Option<hyper::upgrade::OnUpgrade>) -> Answer {
+    pub async fn forward(
+        &self,
+        target: Target,
+        method: Method,
+        headers: &HeaderMap,
+        body: Bytes,
+        upgrade: Option<hyper::upgrade::OnUpgrade>,
+    ) -> Answer {
         let failed = |e: String| Status::failure(500, "InternalError", format!("error dialing backend: {e}"));
         let mut sender = self.open(&target).await.map_err(failed)?;
         let uri: Uri = target.path.parse().map_err(|_| Status::bad_request("the path can't be passed on"))?;
@@ -154,14 +181,20 @@ impl Kubelets {
         let mut response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = upgrade else {
-                return Err(Status::failure(502, "BadGateway", "the other side switched protocols, which was not asked for"));
+                return Err(Status::failure(
+                    502,
+                    "BadGateway",
+                    "the other side switched protocols, which was not asked for",
+                ));
             };
             let backend = hyper::upgrade::on(&mut response);
             tokio::spawn(async move {
                 let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else { return };
                 let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
                 // It ends when either side does; how is not ours to judge.
-                let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, 32 << 10, 32 << 10).await;
+                let _ =
+                    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, 32 << 10, 32 << 10)
+                        .await;
             });
             let mut answer = Response::new(Body::empty());
             *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -188,11 +221,22 @@ fn bracketed(host: &str) -> String {
 
 /// Headers of one hop (RFC 9110, 7.6.1), and our own credentials, which are not the other side's to see.
 fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, upgrade: bool) {
-    const OWN: [HeaderName; 5] =
-        [http::header::AUTHORIZATION, http::header::TE, http::header::TRAILER, http::header::TRANSFER_ENCODING, http::header::CONTENT_LENGTH];
+    const OWN: [HeaderName; 5] = [
+        http::header::AUTHORIZATION,
+        http::header::TE,
+        http::header::TRAILER,
+        http::header::TRANSFER_ENCODING,
+        http::header::CONTENT_LENGTH,
+    ];
     for (name, value) in from {
-        let hop = *name == CONNECTION || *name == UPGRADE || name == "keep-alive" || name.as_str().starts_with("impersonate-");
-        if OWN.contains(name) || hop && !(upgrade && (*name == CONNECTION || *name == UPGRADE)) || *name == HOST {
+        let hop = *name == CONNECTION
+            || *name == UPGRADE
+            || name == "keep-alive"
+            || name.as_str().starts_with("impersonate-");
+        if OWN.contains(name)
+            || hop && !(upgrade && (*name == CONNECTION || *name == UPGRADE))
+            || *name == HOST
+        {
             continue;
         }
         to.append(name, value.clone());

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Verbs of discovery, in upstream's order.
-const ALL_VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ALL_VERBS: [&str; 8] =
+    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// `/version`.
 pub fn version() -> Value {
@@ -18,14 +19,21 @@ pub fn version() -> Value {
 }
 
 /// A subresource as discovery shows it: kind, verbs and the group and version of its body.
-fn subresource(resource: &Resource, subresource: Subresource) -> (String, Vec<&'static str>, (String, String)) {
+fn subresource(
+    resource: &Resource,
+    subresource: Subresource,
+) -> (String, Vec<&'static str>, (String, String)) {
     let own = (resource.gvk.group.clone(), resource.gvk.version.clone());
     match subresource {
         Subresource::Part("finalize") => (resource.gvk.kind.clone(), vec!["update"], own),
         Subresource::Part(_) => (resource.gvk.kind.clone(), vec!["get", "patch", "update"], own),
-        Subresource::Scale => ("Scale".into(), vec!["get", "patch", "update"], ("autoscaling".into(), "v1".into())),
+        Subresource::Scale => {
+            ("Scale".into(), vec!["get", "patch", "update"], ("autoscaling".into(), "v1".into()))
+        }
         Subresource::Edit(name) | Subresource::Served(name) => match resource.kind.served(name) {
-            Some(((group, version, kind), verbs)) => (kind.into(), verbs.to_vec(), (group.into(), version.into())),
+            Some(((group, version, kind), verbs)) => {
+                (kind.into(), verbs.to_vec(), (group.into(), version.into()))
+            }
             None => (resource.gvk.kind.clone(), Vec::new(), own),
         },
     }
@@ -45,13 +53,19 @@ pub fn legacy_versions(address: &str) -> Value {
 }
 
 fn group_value(name: &str, versions: &[(String, Vec<Arc<Resource>>)]) -> Value {
-    let versions: Vec<Value> = versions.iter().map(|(v, _)| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    let versions: Vec<Value> =
+        versions.iter().map(|(v, _)| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
 /// `/apis`.
 pub fn groups(catalog: &Catalog) -> Value {
-    let groups: Vec<Value> = catalog.groups.iter().filter(|g| !g.name.is_empty()).map(|g| group_value(&g.name, &g.versions)).collect();
+    let groups: Vec<Value> = catalog
+        .groups
+        .iter()
+        .filter(|g| !g.name.is_empty())
+        .map(|g| group_value(&g.name, &g.versions))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -66,7 +80,8 @@ pub fn group(catalog: &Catalog, name: &str) -> Option<Value> {
 
 /// `/api/v1` and `/apis/GROUP/VERSION`.
 pub fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
-    let (_, list) = catalog.groups.iter().find(|g| g.name == group)?.versions.iter().find(|(v, _)| v == version)?;
+    let (_, list) =
+        catalog.groups.iter().find(|g| g.name == group)?.versions.iter().find(|(v, _)| v == version)?;
     let mut out = Vec::new();
     for resource in list {
         let n = resource.names;
@@ -92,7 +107,9 @@ pub fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value>
         }
     }
     let group_version = if group.is_empty() { version.to_string() } else { format!("{group}/{version}") };
-    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": out}))
+    Some(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": out}),
+    )
 }
 
 /// A short text that changes when the stored form of a resource does.
@@ -125,7 +142,8 @@ pub fn aggregated(catalog: &Catalog, legacy: bool, version: &str) -> Value {
 
 fn aggregated_resource(resource: &Resource) -> Value {
     let n = resource.names;
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut value = json!({
         "resource": n.plural, "responseKind": kind(n.group, n.version, n.kind), "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": n.singular, "verbs": verbs(resource),

@@ -31,20 +31,32 @@ pub async fn answer(server: &Server, path: &str, query: &Query) -> Option<Respon
     }
     checks.push(("informer-sync", server.cache.applied() > 0));
     checks.push(("poststarthook/rbac/bootstrap-roles", server.health.bootstrapped.load(Ordering::Acquire)));
-    checks.push(("poststarthook/start-system-namespaces-controller", server.health.bootstrapped.load(Ordering::Acquire)));
+    checks.push((
+        "poststarthook/start-system-namespaces-controller",
+        server.health.bootstrapped.load(Ordering::Acquire),
+    ));
     if ready {
         checks.push(("shutdown", !server.health.ending.load(Ordering::Acquire)));
     }
     checks.retain(|(name, _)| !excluded.contains(name) && (ready || *name != "informer-sync"));
     if let Some(one) = one {
         let check = checks.iter().find(|(name, _)| *name == one)?;
-        return Some(text(if check.1 { 200 } else { 500 }, if check.1 { "ok".into() } else { format!("internal server error: {one} failed\n") }));
+        return Some(text(
+            if check.1 { 200 } else { 500 },
+            if check.1 { "ok".into() } else { format!("internal server error: {one} failed\n") },
+        ));
     }
     let good = checks.iter().all(|(_, good)| *good);
     if good && query.get("verbose").is_none() {
         return Some(text(200, "ok".into()));
     }
-    let mut lines: String = checks.iter().map(|(name, good)| if *good { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: reason withheld\n") }).collect();
+    let mut lines: String =
+        checks
+            .iter()
+            .map(|(name, good)| {
+                if *good { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: reason withheld\n") }
+            })
+            .collect();
     lines.push_str(&format!("{endpoint} check {}\n", if good { "passed" } else { "failed" }));
     Some(text(if good { 200 } else { 500 }, lines))
 }

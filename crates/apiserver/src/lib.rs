@@ -58,7 +58,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let signer = match &options.service_account_signing_key_file {
         Some(path) => {
             let pem = pki::files::read(path).map_err(flag("service-account-signing-key-file"))?;
-            Some(pki::jwt::Signer::from_pem(&pem, &path.display().to_string()).map_err(flag("service-account-signing-key-file"))?)
+            Some(
+                pki::jwt::Signer::from_pem(&pem, &path.display().to_string())
+                    .map_err(flag("service-account-signing-key-file"))?,
+            )
         }
         None => None,
     };
@@ -80,11 +83,17 @@ fn tokens(options: &Options) -> Result<Tokens, StartError> {
     let mut tokens = Tokens::default();
     tokens.bootstrap = options.enable_bootstrap_token_auth;
     if let Some(path) = &options.token_auth_file {
-        let text = std::fs::read_to_string(path).map_err(|e| StartError(format!("--token-auth-file: cannot read {}: {e}", path.display())))?;
-        tokens.file = TokenFile::parse(&text).map_err(|e| StartError(format!("--token-auth-file: {}: {e}", path.display())))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| StartError(format!("--token-auth-file: cannot read {}: {e}", path.display())))?;
+        tokens.file = TokenFile::parse(&text)
+            .map_err(|e| StartError(format!("--token-auth-file: {}: {e}", path.display())))?;
     }
     let mut verifier = pki::jwt::Verifier::default();
-    let signing = options.service_account_key_file.is_empty().then_some(&options.service_account_signing_key_file).and_then(Option::as_ref);
+    let signing = options
+        .service_account_key_file
+        .is_empty()
+        .then_some(&options.service_account_signing_key_file)
+        .and_then(Option::as_ref);
     let mut any = false;
     for path in options.service_account_key_file.iter().chain(signing) {
         let pem = pki::files::read(path).map_err(flag("service-account-key-file"))?;
@@ -92,15 +101,19 @@ fn tokens(options: &Options) -> Result<Tokens, StartError> {
         any = true;
     }
     if any {
-        tokens.service_accounts =
-            Some(ServiceAccounts { verifier, issuers: options.service_account_issuer.clone(), audiences: options.api_audiences() });
+        tokens.service_accounts = Some(ServiceAccounts {
+            verifier,
+            issuers: options.service_account_issuer.clone(),
+            audiences: options.api_audiences(),
+        });
     }
     Ok(tokens)
 }
 
 async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
     if options.etcd_servers.is_empty() {
-        let store = store::embedded::Embedded::open(&options.data_dir).map_err(|e| StartError(format!("--data-dir: {e}")))?;
+        let store = store::embedded::Embedded::open(&options.data_dir)
+            .map_err(|e| StartError(format!("--data-dir: {e}")))?;
         return Ok(Arc::new(store));
     }
     let etcd = store::etcd::Options {
@@ -109,7 +122,8 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
         cert_file: options.etcd_certfile.clone(),
         key_file: options.etcd_keyfile.clone(),
     };
-    let store = store::etcd::Etcd::connect(&etcd, STORE_PATIENCE).await.map_err(|e| StartError(e.to_string()))?;
+    let store =
+        store::etcd::Etcd::connect(&etcd, STORE_PATIENCE).await.map_err(|e| StartError(e.to_string()))?;
     Ok(Arc::new(store))
 }
 
@@ -119,7 +133,10 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
     for kind in resources::registry::kinds() {
         let names = kind.names();
         let gvk = names.gvk();
-        let schema = api::schema::builtin().kind(&gvk).cloned().ok_or_else(|| StartError(format!("the schema of {gvk} is missing")))?;
+        let schema = api::schema::builtin()
+            .kind(&gvk)
+            .cloned()
+            .ok_or_else(|| StartError(format!("the schema of {gvk} is missing")))?;
         let collection = match kind.verbs() {
             Verbs::CreateOnly => None,
             Verbs::All => {
@@ -127,7 +144,8 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
                 let stored_as = schema.clone();
                 let decode = Arc::new(move |bytes: &bytes::Bytes| codec::decode(bytes, &stored_as));
                 let selectable = kind.selectable().iter().map(|s| s.to_string()).collect();
-                let collection = Arc::new(Collection::new(format!("{}{path}/", cache::ROOT), selectable, decode));
+                let collection =
+                    Arc::new(Collection::new(format!("{}{path}/", cache::ROOT), selectable, decode));
                 cache.add(path, collection.clone()).await.map_err(|e| StartError(e.to_string()))?;
                 Some(collection)
             }

@@ -53,8 +53,13 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let requests = Family::<RequestLabels, Counter>::default();
-        registry.register("apiserver_request", "Requests by verb, resource and HTTP status", requests.clone());
-        const BUCKETS: [f64; 15] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
+        registry.register(
+            "apiserver_request",
+            "Requests by verb, resource and HTTP status",
+            requests.clone(),
+        );
+        const BUCKETS: [f64; 15] =
+            [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
         let durations = Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
         registry.register("apiserver_request_duration_seconds", "How long requests took", durations.clone());
         let watches = Gauge::default();

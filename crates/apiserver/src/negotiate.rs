@@ -114,10 +114,18 @@ mod tests {
     fn accept_headers() {
         for (text, format, view) in [
             ("*/*", Format::Json, View::Whole),
-            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Format::Json, View::Table("v1".into())),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Format::Json,
+                View::Table("v1".into()),
+            ),
             ("application/vnd.kubernetes.protobuf,application/json", Format::Protobuf, View::Whole),
             ("application/json;as=Foo;v=v1;g=x, application/json", Format::Json, View::Whole),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Format::Json, View::Metadata("v1".into())),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Format::Json,
+                View::Metadata("v1".into()),
+            ),
             ("text/html, application/yaml;q=0.8", Format::Yaml, View::Whole),
         ] {
             let mut headers = HeaderMap::new();

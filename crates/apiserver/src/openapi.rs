@@ -42,7 +42,8 @@ impl Documents {
         if let Some(document) = made.v3.get(path) {
             return Some(document.clone());
         }
-        let (_, list) = catalog.groups.iter().find(|g| g.name == group)?.versions.iter().find(|(v, _)| *v == version)?;
+        let (_, list) =
+            catalog.groups.iter().find(|g| g.name == group)?.versions.iter().find(|(v, _)| *v == version)?;
         let routes: Vec<Route> = list.iter().flat_map(|r| routes(r)).collect();
         let document: Bytes = serde_json::to_vec(&api::openapi::v3(TITLE_VERSION, &routes)).ok()?.into();
         made.v3.insert(path.into(), document.clone());
@@ -69,7 +70,11 @@ pub fn index(catalog: &Catalog) -> Value {
     let mut paths = Map::new();
     for group in &catalog.groups {
         for (version, list) in &group.versions {
-            let path = if group.name.is_empty() { format!("api/{version}") } else { format!("apis/{}/{version}", group.name) };
+            let path = if group.name.is_empty() {
+                format!("api/{version}")
+            } else {
+                format!("apis/{}/{version}", group.name)
+            };
             let mut hasher = DefaultHasher::new();
             (TITLE_VERSION, &path, list.len()).hash(&mut hasher);
             list.iter().for_each(|r| r.names.plural.hash(&mut hasher));
@@ -86,8 +91,16 @@ fn schema_of(group: &str, version: &str, kind: &str) -> Option<api::schema::Sche
 
 fn routes(resource: &Resource) -> Vec<Route> {
     let n = resource.names;
-    let root = if n.group.is_empty() { format!("/api/{}", n.version) } else { format!("/apis/{}/{}", n.group, n.version) };
-    let base = if resource.namespaced { format!("{root}/namespaces/{{namespace}}/{}", n.plural) } else { format!("{root}/{}", n.plural) };
+    let root = if n.group.is_empty() {
+        format!("/api/{}", n.version)
+    } else {
+        format!("/apis/{}/{}", n.group, n.version)
+    };
+    let base = if resource.namespaced {
+        format!("{root}/namespaces/{{namespace}}/{}", n.plural)
+    } else {
+        format!("{root}/{}", n.plural)
+    };
     let list = schema_of(n.group, n.version, &format!("{}List", n.kind)).or_else(|| {
         resource.schema.custom.then(|| Schema::list_of(&format!("{}List", n.kind), &resource.schema))
     });
@@ -108,7 +121,10 @@ fn routes(resource: &Resource) -> Vec<Route> {
     if resource.kind.verbs() == Verbs::CreateOnly {
         return vec![Route { collection: true, ..route(base, &[Verb::Create]) }];
     }
-    let mut routes = vec![Route { collection: true, ..route(base.clone(), &[Verb::List, Verb::Create, Verb::DeleteCollection]) }];
+    let mut routes = vec![Route {
+        collection: true,
+        ..route(base.clone(), &[Verb::List, Verb::Create, Verb::DeleteCollection])
+    }];
     if resource.namespaced {
         routes.push(Route { collection: true, ..route(format!("{root}/{}", n.plural), &[Verb::List]) });
     }
@@ -132,7 +148,8 @@ fn routes(resource: &Resource) -> Vec<Route> {
             } else if sub != Subresource::Scale {
                 continue;
             }
-            (made.group, made.version, made.kind, made.schema) = (group.into(), version.into(), kind.into(), schema);
+            (made.group, made.version, made.kind, made.schema) =
+                (group.into(), version.into(), kind.into(), schema);
         }
         routes.push(made);
     }

@@ -15,10 +15,15 @@ pub struct Cidr {
 impl FromStr for Cidr {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        let (base, bits) = s.split_once('/').ok_or_else(|| format!("{s:?} is not an address range such as 10.96.0.0/12"))?;
+        let (base, bits) =
+            s.split_once('/').ok_or_else(|| format!("{s:?} is not an address range such as 10.96.0.0/12"))?;
         let base: IpAddr = base.parse().map_err(|_| format!("{base:?} is not an IP address"))?;
         let max = if base.is_ipv4() { 32 } else { 128 };
-        let bits = bits.parse().ok().filter(|b| *b <= max).ok_or_else(|| format!("{bits:?} is not a prefix length"))?;
+        let bits = bits
+            .parse()
+            .ok()
+            .filter(|b| *b <= max)
+            .ok_or_else(|| format!("{bits:?} is not a prefix length"))?;
         Ok(Cidr { base, bits })
     }
 }
@@ -59,7 +64,9 @@ impl Cidr {
 
     /// Whether it has an address.
     pub fn contains(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.is_ipv4() && (Self::number(address) ^ Self::number(self.base)).checked_shr(self.host_bits()).unwrap_or(0) == 0
+        address.is_ipv4() == self.is_ipv4()
+            && (Self::number(address) ^ Self::number(self.base)).checked_shr(self.host_bits()).unwrap_or(0)
+                == 0
     }
 }
 
@@ -165,7 +172,11 @@ pub struct Options {
     #[arg(long)]
     pub kubelet_certificate_authority: Option<PathBuf>,
     /// Which of a node's addresses to use, by preference.
-    #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
+    )]
     pub kubelet_preferred_address_types: Vec<String>,
     /// How long events are kept: seconds, or as 1h0m0s.
     #[arg(long, default_value = "1h0m0s", value_parser = seconds)]
@@ -229,7 +240,11 @@ fn seconds(s: &str) -> Result<u64, String> {
 impl Options {
     /// `--api-audiences`, or the issuers.
     pub fn api_audiences(&self) -> Vec<String> {
-        if self.api_audiences.is_empty() { self.service_account_issuer.clone() } else { self.api_audiences.clone() }
+        if self.api_audiences.is_empty() {
+            self.service_account_issuer.clone()
+        } else {
+            self.api_audiences.clone()
+        }
     }
 
     /// The address other members reach this server under.
@@ -246,7 +261,9 @@ impl Options {
             "RBAC" => Ok(Mode::Rbac),
             "AlwaysAllow" => Ok(Mode::AlwaysAllow),
             "AlwaysDeny" => Ok(Mode::AlwaysDeny),
-            other => Err(format!("--authorization-mode: {other:?} is none of Node, RBAC, AlwaysAllow, AlwaysDeny")),
+            other => {
+                Err(format!("--authorization-mode: {other:?} is none of Node, RBAC, AlwaysAllow, AlwaysDeny"))
+            }
         };
         self.authorization_mode.iter().map(read).collect()
     }

@@ -69,13 +69,22 @@ impl Query {
 
     /// A whole number.
     pub fn number(&self, name: &str) -> Result<Option<i64>, Status> {
-        let parse = |v: &str| v.parse().map_err(|_| Status::bad_request(format!("invalid value {v:?} for the query parameter {name}: not a number")));
+        let parse = |v: &str| {
+            v.parse().map_err(|_| {
+                Status::bad_request(format!(
+                    "invalid value {v:?} for the query parameter {name}: not a number"
+                ))
+            })
+        };
         self.text(name).map(parse).transpose()
     }
 }
 
 fn decode(segment: &str) -> Result<String, Status> {
-    percent_decode_str(segment).decode_utf8().map(|s| s.into_owned()).map_err(|_| Status::bad_request("the path is not valid UTF-8"))
+    percent_decode_str(segment)
+        .decode_utf8()
+        .map(|s| s.into_owned())
+        .map_err(|_| Status::bad_request("the path is not valid UTF-8"))
 }
 
 /// Subresources of `namespaces` themselves, which otherwise is the scope of what follows.
@@ -84,7 +93,11 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 /// Reads a request's head. Paths: `/api/v1/...`, `/apis/GROUP/VERSION/...`; all others are not resources.
 pub fn read(method: &Method, uri: &Uri, query: &Query) -> Result<RequestInfo, Status> {
     let path = uri.path();
-    let mut info = RequestInfo { path: decode(path)?, verb: method.as_str().to_ascii_lowercase(), ..RequestInfo::default() };
+    let mut info = RequestInfo {
+        path: decode(path)?,
+        verb: method.as_str().to_ascii_lowercase(),
+        ..RequestInfo::default()
+    };
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let (head, mut parts) = match segments.as_slice() {
         ["api", version, parts @ ..] => (("", *version), parts),
@@ -135,7 +148,9 @@ pub fn read(method: &Method, uri: &Uri, query: &Query) -> Result<RequestInfo, St
     // A list or watch of one name is authorized by that name.
     if (info.verb == "list" || info.verb == "watch")
         && info.name.is_empty()
-        && let Some(name) = query.text("fieldSelector").and_then(|s| s.split(',').find_map(|t| t.strip_prefix("metadata.name=")))
+        && let Some(name) = query
+            .text("fieldSelector")
+            .and_then(|s| s.split(',').find_map(|t| t.strip_prefix("metadata.name=")))
     {
         let name = name.trim_start_matches('=');
         if !name.contains('=') {
@@ -181,7 +196,11 @@ mod tests {
             let uri: Uri = uri.parse().unwrap();
             let i = read(&method.parse().unwrap(), &uri, &Query::parse(uri.query())).unwrap();
             let sub = if i.subresource.is_empty() { String::new() } else { format!("/{}", i.subresource) };
-            assert_eq!(format!("{} {}{sub} {} {}", i.verb, i.group_resource(), i.namespace, i.name), want, "{uri}");
+            assert_eq!(
+                format!("{} {}{sub} {} {}", i.verb, i.group_resource(), i.namespace, i.name),
+                want,
+                "{uri}"
+            );
         }
     }
 }

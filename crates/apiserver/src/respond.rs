@@ -26,7 +26,11 @@ pub fn bytes(code: u16, media_type: &'static str, body: impl Into<Body>) -> Resp
 pub fn status(status: &Status, format: Format) -> Response<Body> {
     let value = serde_json::to_value(status).unwrap_or_default();
     let body = write(&value, format, "", "v1", "Status", false).unwrap_or_else(|_| status.to_json());
-    let mut response = bytes(status.code, if body.starts_with(b"{") { "application/json" } else { format.media_type() }, body);
+    let mut response = bytes(
+        status.code,
+        if body.starts_with(b"{") { "application/json" } else { format.media_type() },
+        body,
+    );
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         response.headers_mut().insert(HeaderName::from_static("retry-after"), HeaderValue::from(seconds));
     }
@@ -44,7 +48,14 @@ pub fn add_warnings(response: &mut Response<Body>, warnings: Vec<String>) {
     }
 }
 
-fn write(value: &Value, format: Format, group: &str, version: &str, kind: &str, pretty: bool) -> Result<Vec<u8>, Status> {
+fn write(
+    value: &Value,
+    format: Format,
+    group: &str,
+    version: &str,
+    kind: &str,
+    pretty: bool,
+) -> Result<Vec<u8>, Status> {
     match format {
         Format::Json if pretty => {
             let mut text = serde_json::to_vec_pretty(value).map_err(internal)?;
@@ -59,7 +70,9 @@ fn write(value: &Value, format: Format, group: &str, version: &str, kind: &str, 
         Format::Yaml => api::yaml::encode(value).map(String::into_bytes).map_err(internal),
         Format::Protobuf => {
             let schema = builtin().kind_of(group, version, kind).ok_or_else(|| {
-                Status::not_acceptable(format!("{kind} in version {version:?} has no protobuf form; use application/json"))
+                Status::not_acceptable(format!(
+                    "{kind} in version {version:?} has no protobuf form; use application/json"
+                ))
             })?;
             api::protobuf::to_wire(value, schema).map_err(internal)
         }
@@ -79,13 +92,28 @@ pub fn value(request: &Request, code: u16, value: &Value) -> Answer {
 pub fn object(request: &Request, code: u16, entry: &Entry) -> Answer {
     let accepted = &request.accepted;
     match (&accepted.view, accepted.format) {
-        (View::Whole, Format::Json) if !accepted.pretty => Ok(bytes(code, "application/json", entry.json.clone())),
-        (View::Whole, Format::Protobuf) => match entry.protobuf(|v| api::protobuf::to_wire(v, &request.resource.schema).ok()) {
-            Some(wire) if !request.resource.schema.custom => Ok(bytes(code, Format::Protobuf.media_type(), wire)),
-            _ => Err(Status::not_acceptable("this resource has no protobuf form; use application/json")),
-        },
+        (View::Whole, Format::Json) if !accepted.pretty => {
+            Ok(bytes(code, "application/json", entry.json.clone()))
+        }
+        (View::Whole, Format::Protobuf) => {
+            match entry.protobuf(|v| api::protobuf::to_wire(v, &request.resource.schema).ok()) {
+                Some(wire) if !request.resource.schema.custom => {
+                    Ok(bytes(code, Format::Protobuf.media_type(), wire))
+                }
+                _ => Err(Status::not_acceptable("this resource has no protobuf form; use application/json")),
+            }
+        }
         (View::Whole, _) => value(request, code, &entry.value().map_err(internal)?),
-        (View::Table(version), _) => value(request, code, &tables::table(request, version, std::slice::from_ref(&entry), json!({"resourceVersion": entry.revision.to_string()}))?),
+        (View::Table(version), _) => value(
+            request,
+            code,
+            &tables::table(
+                request,
+                version,
+                std::slice::from_ref(&entry),
+                json!({"resourceVersion": entry.revision.to_string()}),
+            )?,
+        ),
         (View::Metadata(version), _) => value(request, code, &metadata(version, entry)?),
     }
 }
@@ -93,7 +121,9 @@ pub fn object(request: &Request, code: u16, entry: &Entry) -> Answer {
 /// An object's metadata alone.
 pub fn metadata(version: &str, entry: &Entry) -> Result<Value, Status> {
     let metadata = entry.value().map_err(internal)?.get_mut("metadata").map(Value::take).unwrap_or_default();
-    Ok(json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}))
+    Ok(
+        json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}),
+    )
 }
 
 /// A list's metadata.
@@ -127,7 +157,9 @@ pub fn list(request: &Request, items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer
     let kind = format!("{}List", gvk.kind);
     match (&accepted.view, accepted.format) {
         (View::Whole, Format::Json) if !accepted.pretty => {
-            let mut head = format!("{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":", kind, gvk.api_version()).into_bytes();
+            let mut head =
+                format!("{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":", kind, gvk.api_version())
+                    .into_bytes();
             serde_json::to_writer(&mut head, &meta.to_value()).map_err(internal)?;
             head.extend_from_slice(b",\"items\":[");
             Ok(bytes(200, "application/json", Body::List(ListBody::new(head, items))))

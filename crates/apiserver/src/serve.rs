@@ -32,13 +32,16 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub fn tls_config(options: &Options) -> Result<Arc<ServerConfig>, StartError> {
     let (cert_pem, key_pem) = match (&options.tls_cert_file, &options.tls_private_key_file) {
         (Some(cert), Some(key)) => {
-            let read = |path, name: &'static str| pki::files::read(path).map_err(|e| StartError(format!("--{name}: {e}")));
+            let read = |path, name: &'static str| {
+                pki::files::read(path).map_err(|e| StartError(format!("--{name}: {e}")))
+            };
             (read(cert, "tls-cert-file")?, read(key, "tls-private-key-file")?)
         }
         _ => self_signed(options)?,
     };
     let fail = |name: &'static str| move |e: pki::PkiError| StartError(format!("--{name}: {e}"));
-    let chain = pki::files::certificates(&cert_pem, "the serving certificate").map_err(fail("tls-cert-file"))?;
+    let chain =
+        pki::files::certificates(&cert_pem, "the serving certificate").map_err(fail("tls-cert-file"))?;
     let key = pki::files::private_key(&key_pem, "the serving key").map_err(fail("tls-private-key-file"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -48,7 +51,9 @@ pub fn tls_config(options: &Options) -> Result<Arc<ServerConfig>, StartError> {
         Some(path) => {
             let pem = pki::files::read(path).map_err(fail("client-ca-file"))?;
             let mut roots = RootCertStore::empty();
-            for certificate in pki::files::certificates(&pem, &path.display().to_string()).map_err(fail("client-ca-file"))? {
+            for certificate in
+                pki::files::certificates(&pem, &path.display().to_string()).map_err(fail("client-ca-file"))?
+            {
                 roots.add(certificate).map_err(|e| StartError(format!("--client-ca-file: {e}")))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -59,7 +64,9 @@ pub fn tls_config(options: &Options) -> Result<Arc<ServerConfig>, StartError> {
         }
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|e| StartError(format!("--tls-cert-file, --tls-private-key-file: {e}")))?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|e| StartError(format!("--tls-cert-file, --tls-private-key-file: {e}")))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -71,15 +78,24 @@ fn self_signed(options: &Options) -> Result<(Vec<u8>, Vec<u8>), StartError> {
     }
     let mut addresses = vec![options.advertised(), [127, 0, 0, 1].into()];
     addresses.extend(options.service_cluster_ip_range.first().map(|r| r.nth(1)));
-    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
+    let names = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+    ];
     let subject = pki::ca::Subject {
         common_name: format!("{}@{}", options.advertised(), jiff::Timestamp::now().as_second()),
         dns_names: names.map(Into::into).to_vec(),
         addresses,
         organizations: Vec::new(),
     };
-    let made = pki::ca::self_signed(&subject, Duration::from_secs(365 * 24 * 3600)).map_err(|e| StartError(e.to_string()))?;
-    let failed = |e: std::io::Error| StartError(format!("--cert-dir: cannot write {}: {e}", options.cert_dir.display()));
+    let made = pki::ca::self_signed(&subject, Duration::from_secs(365 * 24 * 3600))
+        .map_err(|e| StartError(e.to_string()))?;
+    let failed = |e: std::io::Error| {
+        StartError(format!("--cert-dir: cannot write {}: {e}", options.cert_dir.display()))
+    };
     std::fs::create_dir_all(&options.cert_dir).map_err(failed)?;
     std::fs::write(&cert, &made.0).map_err(failed)?;
     write_private(&key, made.1.as_bytes()).map_err(failed)?;
@@ -89,17 +105,30 @@ fn self_signed(options: &Options) -> Result<(Vec<u8>, Vec<u8>), StartError> {
 fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)
 }
 
 /// Opens the port.
 pub async fn listen(options: &Options) -> Result<TcpListener, StartError> {
     let address = SocketAddr::new(options.bind_address, options.secure_port);
-    TcpListener::bind(address).await.map_err(|e| StartError(format!("--bind-address, --secure-port: cannot listen on {address}: {e}")))
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| StartError(format!("--bind-address, --secure-port: cannot listen on {address}: {e}")))
 }
 
 /// Takes connections until `shutdown` ends, then lets requests under way finish.
-pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    shutdown: impl Future<Output = ()>,
+) {
     let acceptor = TlsAcceptor::from(tls);
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -126,7 +155,12 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<ServerCo
     }
 }
 
-async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
+async fn connection(
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -136,7 +170,12 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         }
         Err(_) => return,
     };
-    let peer = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| auth::authn::certificate::user(c));
+    let peer = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|c| c.first())
+        .map(|c| auth::authn::certificate::user(c));
     let peer: Option<Arc<User>> = match peer.transpose() {
         Ok(user) => user.map(Arc::new),
         Err(e) => {

@@ -65,7 +65,10 @@ pub struct Parts {
 impl Server {
     /// Makes a server.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let admission = admission::Chain::new(&parts.options.enable_admission_plugins, &parts.options.disable_admission_plugins);
+        let admission = admission::Chain::new(
+            &parts.options.enable_admission_plugins,
+            &parts.options.disable_admission_plugins,
+        );
         let services = crate::services::Allocator::new(&parts.options);
         Arc::new(Server {
             admission,
@@ -115,7 +118,9 @@ impl ObjectReader for Server {
 
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Bytes> {
         let catalog = self.catalog();
-        let Some(collection) = catalog.resource(resource).and_then(|r| r.collection.as_ref()) else { return Vec::new() };
+        let Some(collection) = catalog.resource(resource).and_then(|r| r.collection.as_ref()) else {
+            return Vec::new();
+        };
         let (items, _) = collection.snapshot(0);
         match namespace {
             Some(namespace) => crate::cache::within(&items, namespace).map(|e| e.json.clone()).collect(),
@@ -125,7 +130,9 @@ impl ObjectReader for Server {
 
     fn select(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Bytes> {
         let catalog = self.catalog();
-        let Some(collection) = catalog.resource(resource).and_then(|r| r.collection.as_ref()) else { return Vec::new() };
+        let Some(collection) = catalog.resource(resource).and_then(|r| r.collection.as_ref()) else {
+            return Vec::new();
+        };
         let Some(i) = collection.selectable.iter().position(|s| s == field) else { return Vec::new() };
         let (items, _) = collection.snapshot(0);
         let is = |e: &&Arc<Entry>| e.fields.get(i).and_then(|v| v.as_deref()) == Some(value);

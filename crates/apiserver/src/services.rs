@@ -60,17 +60,24 @@ impl Allocator {
     }
 
     /// Claims what a new or changed service needs; nothing for other kinds.
-    pub async fn claim(&self, request: &Request, object: &mut Object, old: Option<&Object>, dry_run: bool) -> Result<Claim, Status> {
+    pub async fn claim(
+        &self,
+        request: &Request,
+        object: &mut Object,
+        old: Option<&Object>,
+        dry_run: bool,
+    ) -> Result<Claim, Status> {
         let mut claim = Claim::default();
         let Some(service) = object.get_mut::<Service>() else { return Ok(claim) };
         let name = service.metadata.name.clone().unwrap_or_default();
         let namespace = service.metadata.namespace.clone().unwrap_or_default();
         let Some(spec) = service.spec.as_mut() else { return Ok(claim) };
         let old_spec = old.and_then(|o| o.get::<Service>()).and_then(|s| s.spec.as_ref());
-        let done = match self.addresses(request, spec, old_spec, (&namespace, &name), dry_run, &mut claim).await {
-            Ok(()) => self.node_ports(request, spec, old_spec, &name, dry_run, &mut claim).await,
-            failed => failed,
-        };
+        let done =
+            match self.addresses(request, spec, old_spec, (&namespace, &name), dry_run, &mut claim).await {
+                Ok(()) => self.node_ports(request, spec, old_spec, &name, dry_run, &mut claim).await,
+                failed => failed,
+            };
         if let Err(e) = done {
             claim.undo(&request.server).await;
             return Err(e);
@@ -78,14 +85,23 @@ impl Allocator {
         Ok(claim)
     }
 
-    async fn addresses(&self, request: &Request, spec: &mut ServiceSpec, old: Option<&ServiceSpec>, owner: (&str, &str), dry_run: bool, claim: &mut Claim) -> Result<(), Status> {
+    async fn addresses(
+        &self,
+        request: &Request,
+        spec: &mut ServiceSpec,
+        old: Option<&ServiceSpec>,
+        owner: (&str, &str),
+        dry_run: bool,
+        claim: &mut Claim,
+    ) -> Result<(), Status> {
         if spec.type_.as_deref() == Some("ExternalName") {
             if let Some(old) = old {
                 for address in old.cluster_ips.iter().flatten().filter(|a| *a != "None") {
                     release_address(&request.server, address).await;
                 }
             }
-            (spec.cluster_ip, spec.cluster_ips, spec.ip_families, spec.ip_family_policy) = (None, None, None, None);
+            (spec.cluster_ip, spec.cluster_ips, spec.ip_families, spec.ip_family_policy) =
+                (None, None, None, None);
             return Ok(());
         }
         let held: Vec<String> = old.and_then(|o| o.cluster_ips.clone()).unwrap_or_default();
@@ -99,16 +115,23 @@ impl Allocator {
         let dual = matches!(spec.ip_family_policy.as_deref(), Some("PreferDualStack" | "RequireDualStack"));
         let family = |c: &Cidr| if c.is_ipv4() { "IPv4" } else { "IPv6" };
         if wanted.first().map(String::as_str) == Some("None") {
-            let families = self.ranges.iter().take(if dual { 2 } else { 1 }).map(|c| family(c).to_string()).collect();
+            let families =
+                self.ranges.iter().take(if dual { 2 } else { 1 }).map(|c| family(c).to_string()).collect();
             spec.ip_families.get_or_insert(families);
             spec.ip_family_policy.get_or_insert_with(|| "SingleStack".into());
             (spec.cluster_ip, spec.cluster_ips) = (Some("None".into()), Some(vec!["None".into()]));
             return Ok(());
         }
         let mut families = spec.ip_families.clone().filter(|f| !f.is_empty()).unwrap_or_else(|| {
-            let of = |ip: &String| ip.parse::<IpAddr>().map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }.to_string()).ok();
+            let of = |ip: &String| {
+                ip.parse::<IpAddr>().map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }.to_string()).ok()
+            };
             let given: Vec<String> = wanted.iter().filter_map(of).collect();
-            if given.is_empty() { self.ranges.first().map(|c| family(c).to_string()).into_iter().collect() } else { given }
+            if given.is_empty() {
+                self.ranges.first().map(|c| family(c).to_string()).into_iter().collect()
+            } else {
+                given
+            }
         });
         if dual && families.len() == 1 {
             families.extend(self.ranges.iter().map(|c| family(c).to_string()).find(|f| *f != families[0]));
@@ -117,18 +140,33 @@ impl Allocator {
         for (i, wants) in families.iter().enumerate() {
             let Some(range) = self.ranges.iter().find(|c| family(c) == wants) else {
                 let mut errors = FieldErrors::default();
-                errors.invalid(FieldPath::root("spec").child("ipFamilies").index(i), wants, "not configured on this cluster");
+                errors.invalid(
+                    FieldPath::root("spec").child("ipFamilies").index(i),
+                    wants,
+                    "not configured on this cluster",
+                );
                 return Err(invalid(owner.1, &errors));
             };
             match wanted.get(i) {
                 Some(ip) if held.contains(ip) => got.push(ip.clone()),
                 Some(ip) => {
-                    let address: IpAddr = ip.parse().map_err(|_| bad_address(owner.1, i, ip, "must be a valid IP address"))?;
+                    let address: IpAddr =
+                        ip.parse().map_err(|_| bad_address(owner.1, i, ip, "must be a valid IP address"))?;
                     if !range.contains(address) {
-                        return Err(bad_address(owner.1, i, ip, "failed to allocate IP: the provided IP is not in the valid range"));
+                        return Err(bad_address(
+                            owner.1,
+                            i,
+                            ip,
+                            "failed to allocate IP: the provided IP is not in the valid range",
+                        ));
                     }
                     if !dry_run && !take_address(request, address, owner).await? {
-                        return Err(bad_address(owner.1, i, ip, &format!("failed to allocate IP {ip}: provided IP is already allocated")));
+                        return Err(bad_address(
+                            owner.1,
+                            i,
+                            ip,
+                            &format!("failed to allocate IP {ip}: provided IP is already allocated"),
+                        ));
                     }
                     claim.addresses.extend((!dry_run).then_some(address));
                     got.push(address.to_string());
@@ -150,7 +188,13 @@ impl Allocator {
         Ok(())
     }
 
-    async fn choose(&self, request: &Request, range: &Cidr, owner: (&str, &str), dry_run: bool) -> Result<IpAddr, Status> {
+    async fn choose(
+        &self,
+        request: &Request,
+        range: &Cidr,
+        owner: (&str, &str),
+        dry_run: bool,
+    ) -> Result<IpAddr, Status> {
         // The lower part of the range is left to those who ask for a certain address (KEP-3070).
         let (reserved, size) = (range.reserved(), range.size());
         for attempt in 0..TRIES {
@@ -168,10 +212,24 @@ impl Allocator {
         Err(Status::internal("failed to allocate a serviceIP: range is full"))
     }
 
-    async fn node_ports(&self, request: &Request, spec: &mut ServiceSpec, old: Option<&ServiceSpec>, name: &str, dry_run: bool, claim: &mut Claim) -> Result<(), Status> {
+    async fn node_ports(
+        &self,
+        request: &Request,
+        spec: &mut ServiceSpec,
+        old: Option<&ServiceSpec>,
+        name: &str,
+        dry_run: bool,
+        claim: &mut Claim,
+    ) -> Result<(), Status> {
         let kind = spec.type_.clone().unwrap_or_default();
-        let wants = kind == "NodePort" || kind == "LoadBalancer" && spec.allocate_load_balancer_node_ports != Some(false);
-        let held: BTreeSet<i32> = old.iter().flat_map(|o| o.ports.iter().flatten()).filter_map(|p| p.node_port).filter(|p| *p > 0).collect();
+        let wants = kind == "NodePort"
+            || kind == "LoadBalancer" && spec.allocate_load_balancer_node_ports != Some(false);
+        let held: BTreeSet<i32> = old
+            .iter()
+            .flat_map(|o| o.ports.iter().flatten())
+            .filter_map(|p| p.node_port)
+            .filter(|p| *p > 0)
+            .collect();
         if !wants {
             if kind != "LoadBalancer" {
                 spec.ports.iter_mut().flatten().for_each(|p| p.node_port = None);
@@ -183,18 +241,23 @@ impl Allocator {
         let used: BTreeSet<i32> = services
             .iter()
             .filter_map(|s| s.spec.as_ref())
-            .flat_map(|s| s.ports.iter().flatten().filter_map(|p| p.node_port).chain(s.health_check_node_port))
+            .flat_map(|s| {
+                s.ports.iter().flatten().filter_map(|p| p.node_port).chain(s.health_check_node_port)
+            })
             .collect();
         // A port chosen for a service that is there by now is remembered by the service.
         chosen.retain(|p| !used.contains(p));
         let mut taken: Vec<(i32, String)> = Vec::new();
         let old_port = |p: &k8s_openapi::api::core::v1::ServicePort| {
-            let same = |o: &&k8s_openapi::api::core::v1::ServicePort| o.port == p.port && o.protocol == p.protocol;
+            let same =
+                |o: &&k8s_openapi::api::core::v1::ServicePort| o.port == p.port && o.protocol == p.protocol;
             old.and_then(|o| o.ports.iter().flatten().find(same)).and_then(|o| o.node_port).filter(|n| *n > 0)
         };
         for (i, port) in spec.ports.iter_mut().flatten().enumerate() {
             let protocol = port.protocol.clone().unwrap_or_default();
-            let free = |n: i32, taken: &[(i32, String)]| !used.contains(&n) && !chosen.contains(&n) && !taken.iter().any(|(t, _)| *t == n);
+            let free = |n: i32, taken: &[(i32, String)]| {
+                !used.contains(&n) && !chosen.contains(&n) && !taken.iter().any(|(t, _)| *t == n)
+            };
             let asked = port.node_port.filter(|n| *n > 0).or_else(|| old_port(port));
             let number = match asked {
                 Some(n) if held.contains(&n) => n,
@@ -206,7 +269,14 @@ impl Allocator {
                     let ports = spec.child("ports");
                     let at = ports.index(i);
                     if n < i32::from(self.ports.0) || n > i32::from(self.ports.1) {
-                        errors.invalid(at.child("nodePort"), &n, format!("provided port is not in the valid range. The range of valid ports is {}-{}", self.ports.0, self.ports.1));
+                        errors.invalid(
+                            at.child("nodePort"),
+                            &n,
+                            format!(
+                                "provided port is not in the valid range. The range of valid ports is {}-{}",
+                                self.ports.0, self.ports.1
+                            ),
+                        );
                     } else if !free(n, &taken) {
                         errors.invalid(at.child("nodePort"), &n, "provided port is already allocated");
                     }
@@ -218,7 +288,8 @@ impl Allocator {
                 None => {
                     let (low, high) = (i32::from(self.ports.0), i32::from(self.ports.1));
                     let mut pick = (0..TRIES).map(|_| rand::rng().random_range(low..=high)).chain(low..=high);
-                    pick.find(|n| free(*n, &taken)).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?
+                    pick.find(|n| free(*n, &taken))
+                        .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?
                 }
             };
             port.node_port = Some(number);
@@ -238,7 +309,9 @@ impl Allocator {
             return;
         }
         let Ok(service) = serde_json::from_slice::<Service>(&gone.json) else { return };
-        for address in service.spec.iter().flat_map(|s| s.cluster_ips.iter().flatten()).filter(|a| *a != "None") {
+        for address in
+            service.spec.iter().flat_map(|s| s.cluster_ips.iter().flatten()).filter(|a| *a != "None")
+        {
             release_address(&request.server, address).await;
         }
     }
@@ -254,7 +327,11 @@ fn bad_address(name: &str, i: usize, ip: &str, why: &str) -> Status {
     invalid(name, &errors)
 }
 
-async fn take_address(request: &Request, address: IpAddr, (namespace, name): (&str, &str)) -> Result<bool, Status> {
+async fn take_address(
+    request: &Request,
+    address: IpAddr,
+    (namespace, name): (&str, &str),
+) -> Result<bool, Status> {
     let server = &request.server;
     let resource = GroupResource::new("networking.k8s.io", "ipaddresses");
     let catalog = server.catalog();
@@ -286,7 +363,12 @@ async fn take_address(request: &Request, address: IpAddr, (namespace, name): (&s
 async fn release_address(server: &Server, address: &str) {
     let key = format!("{ADDRESSES}{address}");
     let Ok(Some(kept)) = server.store.get(&key).await else { return };
-    let commit = Commit { key: key.as_str().into(), expect: Expect::Unchanged(kept.mod_revision), change: Change::Delete, durability: Durability::Disk };
+    let commit = Commit {
+        key: key.as_str().into(),
+        expect: Expect::Unchanged(kept.mod_revision),
+        change: Change::Delete,
+        durability: Durability::Disk,
+    };
     if let Err(e) = server.store.commit(commit).await {
         tracing::warn!(%address, error = %e, "a service's address could not be given back");
     }

@@ -14,8 +14,11 @@ pub fn table(request: &Request, version: &str, items: &[&Entry], meta: Value) ->
     .chain(columns(request).into_iter().map(|h| json!({"name": h.name, "type": h.kind, "format": h.format, "description": h.description, "priority": h.priority})))
     .collect();
     let include = request.query.get("includeObject").unwrap_or("Metadata");
-    let rows = items.iter().map(|entry| row(request, version, entry, include)).collect::<Result<Vec<_>, _>>()?;
-    Ok(json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta, "columnDefinitions": headings, "rows": rows}))
+    let rows =
+        items.iter().map(|entry| row(request, version, entry, include)).collect::<Result<Vec<_>, _>>()?;
+    Ok(
+        json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta, "columnDefinitions": headings, "rows": rows}),
+    )
 }
 
 /// Kinds that say nothing of their columns show their age.

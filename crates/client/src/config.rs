@@ -47,9 +47,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// We don't run in a cluster.
-    #[error(
-        "not running in a cluster: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be set"
-    )]
+    #[error("not running in a cluster: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be set")]
     NotInCluster,
 }
 
@@ -250,7 +248,9 @@ impl Reader<'_> {
         if !data.is_empty() {
             let plain = data.split_whitespace().collect::<String>();
             let decoded = base64::engine::general_purpose::STANDARD.decode(plain);
-            return decoded.map(Some).map_err(|e| self.fault(format!("{at}-data"), format!("not base64: {e}")));
+            return decoded
+                .map(Some)
+                .map_err(|e| self.fault(format!("{at}-data"), format!("not base64: {e}")));
         }
         if file.is_empty() {
             return Ok(None);
@@ -265,9 +265,11 @@ impl Reader<'_> {
 
 impl File {
     fn resolve(self, r: &Reader<'_>) -> Result<Config, ConfigError> {
-        let find = |list: &[Named], kind: &str, name: &str| list.iter().position(|n| n.name == name).ok_or_else(|| {
-            r.fault(kind, format!("no entry is named {name:?}"))
-        });
+        let find = |list: &[Named], kind: &str, name: &str| {
+            list.iter()
+                .position(|n| n.name == name)
+                .ok_or_else(|| r.fault(kind, format!("no entry is named {name:?}")))
+        };
         if self.current_context.is_empty() {
             return Err(r.fault("current-context", "not set"));
         }
@@ -281,7 +283,8 @@ impl File {
             let i = find(&self.users, "users", &context.user)?;
             self.users.into_iter().nth(i).and_then(|n| n.user).unwrap_or_default()
         };
-        let (c, u) = (format!("clusters[{}].cluster", context.cluster), format!("users[{}].user", context.user));
+        let (c, u) =
+            (format!("clusters[{}].cluster", context.cluster), format!("users[{}].user", context.user));
         if cluster.server.is_empty() {
             return Err(r.fault(format!("{c}.server"), "not set"));
         }
@@ -311,7 +314,14 @@ impl File {
             ca,
             insecure: cluster.insecure_skip_tls_verify,
             server_name: Some(cluster.tls_server_name).filter(|n| !n.is_empty()),
-            client_certificate: certificate(r, &u, &user.client_certificate, &user.client_certificate_data, &user.client_key, &user.client_key_data)?,
+            client_certificate: certificate(
+                r,
+                &u,
+                &user.client_certificate,
+                &user.client_certificate_data,
+                &user.client_key,
+                &user.client_key_data,
+            )?,
             token,
             ..Config::new(&cluster.server)
         })
@@ -326,11 +336,16 @@ fn certificate(
     key_file: &str,
     key_data: &str,
 ) -> Result<Option<ClientCertificate>, ConfigError> {
-    let (has_certificate, has_key) = (!file.is_empty() || !data.is_empty(), !key_file.is_empty() || !key_data.is_empty());
+    let (has_certificate, has_key) =
+        (!file.is_empty() || !data.is_empty(), !key_file.is_empty() || !key_data.is_empty());
     match (has_certificate, has_key) {
         (false, false) => return Ok(None),
-        (true, false) => return Err(r.fault(format!("{at}.client-key"), "not set, but client-certificate is")),
-        (false, true) => return Err(r.fault(format!("{at}.client-certificate"), "not set, but client-key is")),
+        (true, false) => {
+            return Err(r.fault(format!("{at}.client-key"), "not set, but client-certificate is"));
+        }
+        (false, true) => {
+            return Err(r.fault(format!("{at}.client-certificate"), "not set, but client-key is"));
+        }
         (true, true) => {}
     }
     // Only when both are in files can they be replaced while we run.
@@ -359,9 +374,15 @@ mod tests {
              contexts: [{name: a, context: {cluster: x, user: t}}, {name: b, context: {cluster: y, user: u, namespace: ns}}]\n",
         )
         .unwrap();
-        assert_eq!((c.server.as_str(), c.namespace.as_str(), c.server_name.as_deref()), ("https://b:2/p", "ns", Some("n")));
+        assert_eq!(
+            (c.server.as_str(), c.namespace.as_str(), c.server_name.as_deref()),
+            ("https://b:2/p", "ns", Some("n"))
+        );
         assert_eq!(c.ca.as_deref(), Some(&b"abc"[..]));
-        assert_eq!(c.client_certificate, Some(ClientCertificate::Files { certificate: "/conf/c.pem".into(), key: "/k.pem".into() }));
+        assert_eq!(
+            c.client_certificate,
+            Some(ClientCertificate::Files { certificate: "/conf/c.pem".into(), key: "/k.pem".into() })
+        );
     }
 
     #[test]
@@ -371,10 +392,22 @@ mod tests {
             ("", "kc: clusters: no entry is named \"x\""),
             ("clusters: [{name: x}]\nusers: [{name: u}]", "kc: clusters[x].cluster.server: not set"),
             ("clusters: [{name: x, cluster: {server: s}}]", "kc: users: no entry is named \"u\""),
-            ("clusters: [{name: x, cluster: {server: s, certificate-authority-data: '*'}}]\nusers: [{name: u}]", "kc: clusters[x].cluster.certificate-authority-data: not base64"),
-            ("clusters: [{name: x, cluster: {server: s, certificate-authority: nowhere}}]\nusers: [{name: u}]", "kc: clusters[x].cluster.certificate-authority: cannot read /conf/nowhere"),
-            ("clusters: [{name: x, cluster: {server: s}}]\nusers: [{name: u, user: {client-key: k}}]", "kc: users[u].user.client-certificate: not set"),
-            ("clusters: [{name: x, cluster: {server: s}}]\nusers: [{name: u, user: {exec: {command: c}}}]", "kc: users[u].user.exec: not supported"),
+            (
+                "clusters: [{name: x, cluster: {server: s, certificate-authority-data: '*'}}]\nusers: [{name: u}]",
+                "kc: clusters[x].cluster.certificate-authority-data: not base64",
+            ),
+            (
+                "clusters: [{name: x, cluster: {server: s, certificate-authority: nowhere}}]\nusers: [{name: u}]",
+                "kc: clusters[x].cluster.certificate-authority: cannot read /conf/nowhere",
+            ),
+            (
+                "clusters: [{name: x, cluster: {server: s}}]\nusers: [{name: u, user: {client-key: k}}]",
+                "kc: users[u].user.client-certificate: not set",
+            ),
+            (
+                "clusters: [{name: x, cluster: {server: s}}]\nusers: [{name: u, user: {exec: {command: c}}}]",
+                "kc: users[u].user.exec: not supported",
+            ),
         ] {
             let got = read(&format!("{head}{tail}")).unwrap_err().to_string();
             assert!(got.starts_with(want), "{got}");

@@ -59,15 +59,24 @@ enum Way {
 
 impl Connections {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let fault = |reason: &str| ConfigError::Field { what: config.server.clone(), field: "server".into(), reason: reason.into() };
-        let server = if config.server.contains("://") { config.server.clone() } else { format!("http://{}", config.server) };
+        let fault = |reason: &str| ConfigError::Field {
+            what: config.server.clone(),
+            field: "server".into(),
+            reason: reason.into(),
+        };
+        let server = if config.server.contains("://") {
+            config.server.clone()
+        } else {
+            format!("http://{}", config.server)
+        };
         let uri: Uri = server.parse().map_err(|_| fault("not a URL"))?;
         let host = uri.host().filter(|h| !h.is_empty()).ok_or_else(|| fault("no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
         let (tls, port) = match uri.scheme_str() {
             Some("https") => {
                 let name = config.server_name.clone().unwrap_or_else(|| host.clone());
-                let name = ServerName::try_from(name).map_err(|_| fault("the host can't stand in a certificate"))?;
+                let name =
+                    ServerName::try_from(name).map_err(|_| fault("the host can't stand in a certificate"))?;
                 (Some((Tls::new(config)?, name)), 443)
             }
             Some("http") => (None, 80),
@@ -120,7 +129,9 @@ impl Connections {
                         }
                     }
                 }
-                Way::One(mut sender) => (sender.send_request(asked).await.map_err(|e| self.transport(e))?, None),
+                Way::One(mut sender) => {
+                    (sender.send_request(asked).await.map_err(|e| self.transport(e))?, None)
+                }
             };
             return Ok(response.map(|incoming| ResponseBody { incoming, _in_flight: in_flight }));
         }
@@ -128,21 +139,30 @@ impl Connections {
     }
 
     /// Sends a request that asks for another protocol.
-    pub async fn upgrade(&self, request: Request<Full<Bytes>>) -> Result<Response<hyper::body::Incoming>, Error> {
+    pub async fn upgrade(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<hyper::body::Incoming>, Error> {
         let (io, _, _) = self.connect(true).await?;
         let mut sender = self.start_http1(io).await?;
         sender.send_request(request).await.map_err(|e| self.transport(e))
     }
 
     pub fn host_header(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     /// HTTP/2 wants scheme and authority in the URI, HTTP/1.1 the path alone.
     fn absolute(&self, request: &mut Request<Full<Bytes>>) -> Result<(), Error> {
         let mut parts = request.uri().clone().into_parts();
-        parts.scheme = Some(if self.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
-        parts.authority = Some(self.host_header().parse().map_err(|_| Error::Request("the server's host".into()))?);
+        parts.scheme =
+            Some(if self.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+        parts.authority =
+            Some(self.host_header().parse().map_err(|_| Error::Request("the server's host".into()))?);
         *request.uri_mut() = Uri::from_parts(parts).map_err(|e| Error::Request(e.to_string()))?;
         Ok(())
     }
@@ -205,14 +225,16 @@ impl Connections {
     /// A new connection, whether it speaks HTTP/2, and the generation of our certificate on it.
     async fn connect(&self, http1_only: bool) -> Result<(Box<dyn Io>, bool, u64), Error> {
         let connecting = async {
-            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| self.transport(e))?;
+            let tcp =
+                TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| self.transport(e))?;
             tcp.set_nodelay(true).map_err(|e| self.transport(e))?;
             let Some((tls, name)) = &self.tls else { return Ok((Box::new(tcp) as Box<dyn Io>, false, 0)) };
             let (mut config, generation) = tls.current();
             if http1_only {
                 Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
             }
-            let io = TlsConnector::from(config).connect(name.clone(), tcp).await.map_err(|e| self.transport(e))?;
+            let io =
+                TlsConnector::from(config).connect(name.clone(), tcp).await.map_err(|e| self.transport(e))?;
             let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
             Ok((Box::new(io) as Box<dyn Io>, http2, generation))
         };

@@ -22,14 +22,28 @@ impl Scoped for ClusterResourceScope {
 
 /// A kind that the typed verbs and informers work with; every k8s-openapi kind with metadata is one.
 pub trait Object:
-    Resource<Scope: Scoped> + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static
+    Resource<Scope: Scoped>
+    + Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Send
+    + Sync
+    + 'static
 {
     /// Whether its objects live in namespaces.
     const NAMESPACED: bool = <Self::Scope as Scoped>::NAMESPACED;
 }
 
 impl<T> Object for T where
-    T: Resource<Scope: Scoped> + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static
+    T: Resource<Scope: Scoped>
+        + Metadata<Ty = ObjectMeta>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Send
+        + Sync
+        + 'static
 {
 }
 

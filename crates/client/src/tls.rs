@@ -1,6 +1,7 @@
 //! The TLS side of a connection; our certificate is read again when its files change.
 
 use crate::config::{ClientCertificate, Config, ConfigError};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -72,8 +73,13 @@ fn stamps(certificate: Option<&ClientCertificate>) -> Stamps {
     }
 }
 
-fn build(ca: Option<&[u8]>, insecure: bool, certificate: Option<&ClientCertificate>) -> Result<ClientConfig, ConfigError> {
-    let fault = |what: &str, e: &dyn std::fmt::Display| ConfigError::Tls { what: what.into(), reason: e.to_string() };
+fn build(
+    ca: Option<&[u8]>,
+    insecure: bool,
+    certificate: Option<&ClientCertificate>,
+) -> Result<ClientConfig, ConfigError> {
+    let fault =
+        |what: &str, e: &dyn std::fmt::Display| ConfigError::Tls { what: what.into(), reason: e.to_string() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -81,19 +87,33 @@ fn build(ca: Option<&[u8]>, insecure: bool, certificate: Option<&ClientCertifica
     let builder = if insecure {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
     } else {
-        builder.with_root_certificates(roots(ca)?)
+        let roots = Arc::new(roots(ca)?);
+        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map_err(|e| fault("certificate-authority", &e))?;
+        let given = ca
+            .map(|pem| pki::files::certificates(pem, "certificate-authority"))
+            .transpose()?
+            .unwrap_or_default();
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusted { inner, given }))
     };
     let mut config = match certificate {
         None => builder.with_no_client_auth(),
         Some(c) => {
             let (certificate, key, what) = match c {
-                ClientCertificate::Data { certificate, key } => (certificate.clone(), key.clone(), "client-certificate-data".to_string()),
-                ClientCertificate::Files { certificate, key } => {
-                    (pki::files::read(certificate)?, pki::files::read(key)?, certificate.display().to_string())
+                ClientCertificate::Data { certificate, key } => {
+                    (certificate.clone(), key.clone(), "client-certificate-data".to_string())
                 }
+                ClientCertificate::Files { certificate, key } => (
+                    pki::files::read(certificate)?,
+                    pki::files::read(key)?,
+                    certificate.display().to_string(),
+                ),
             };
             let chain = pki::files::certificates(&certificate, &what)?;
-            builder.with_client_auth_cert(chain, pki::files::private_key(&key, &what)?).map_err(|e| fault(&what, &e))?
+            builder
+                .with_client_auth_cert(chain, pki::files::private_key(&key, &what)?)
+                .map_err(|e| fault(&what, &e))?
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -104,9 +124,13 @@ fn roots(ca: Option<&[u8]>) -> Result<RootCertStore, ConfigError> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(pem) => {
-            let (added, _) = roots.add_parsable_certificates(pki::files::certificates(pem, "certificate-authority")?);
+            let (added, _) =
+                roots.add_parsable_certificates(pki::files::certificates(pem, "certificate-authority")?);
             if added == 0 {
-                return Err(ConfigError::Tls { what: "certificate-authority".into(), reason: "no usable certificate".into() });
+                return Err(ConfigError::Tls {
+                    what: "certificate-authority".into(),
+                    reason: "no usable certificate".into(),
+                });
             }
         }
         None => {
@@ -116,6 +140,54 @@ fn roots(ca: Option<&[u8]>) -> Result<RootCertStore, ConfigError> {
         }
     }
     Ok(roots)
+}
+
+/// Checks a server's certificate. A server may also present the very certificate that we were given to
+/// trust: one that it signed itself is an authority, which is otherwise not accepted as a server's.
+#[derive(Debug)]
+struct Trusted {
+    inner: Arc<WebPkiServerVerifier>,
+    given: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Trusted {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.given.iter().any(|g| g == certificate) {
+            let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
+            rustls::client::verify_server_name(&parsed, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.inner.verify_server_cert(certificate, chain, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
 }
 
 /// Takes any server for the right one: `insecure-skip-tls-verify`.

@@ -49,7 +49,8 @@ impl std::fmt::Debug for Minter {
 }
 
 fn read(path: &PathBuf) -> Result<Arc<str>, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.clone(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.clone(), source })?;
     Ok(text.trim().into())
 }
 
@@ -136,15 +137,19 @@ impl Minter {
             other => other?,
         };
         let status = asked.status.unwrap_or_default();
-        let token: Arc<str> = status.token.into();
-        let left = api::time::between(jiff::Timestamp::now(), status.expiration_timestamp.0);
+        let token: Arc<str> = status.token.unwrap_or_default().into();
+        let now = jiff::Timestamp::now();
+        let left = status.expiration_timestamp.map_or(LIFETIME, |end| api::time::between(now, end.0));
         *state = Some((token.clone(), Instant::now() + left.mul_f64(0.8)));
         Ok(token)
     }
 
     async fn ask(&self) -> Result<TokenRequest, Error> {
-        let spec = TokenRequestSpec { expiration_seconds: Some(LIFETIME.as_secs() as i64), ..Default::default() };
-        let request = TokenRequest { spec, ..Default::default() };
-        self.client.create_subresource::<ServiceAccount, _, _>(&self.namespace, &self.name, "token", &request).await
+        let spec =
+            TokenRequestSpec { expiration_seconds: Some(LIFETIME.as_secs() as i64), ..Default::default() };
+        let request = TokenRequest { spec: Some(spec), ..Default::default() };
+        self.client
+            .create_subresource::<ServiceAccount, _, _>(&self.namespace, &self.name, "token", &request)
+            .await
     }
 }

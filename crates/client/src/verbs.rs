@@ -128,7 +128,8 @@ impl Patch {
 
 /// The path of a collection.
 pub(crate) fn collection(group: &str, version: &str, plural: &str, namespace: &str) -> String {
-    let mut path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    let mut path =
+        if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
     if !namespace.is_empty() {
         path.push_str("/namespaces/");
         path.extend(utf8_percent_encode(namespace, SEGMENT));
@@ -252,7 +253,12 @@ impl Client {
     }
 
     /// Changes an object's status.
-    pub async fn patch_status<T: Object>(&self, namespace: &str, name: &str, patch: &Patch) -> Result<T, Error> {
+    pub async fn patch_status<T: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Patch,
+    ) -> Result<T, Error> {
         self.patch_subresource(namespace, name, "status", patch).await
     }
 
@@ -270,7 +276,12 @@ impl Client {
     }
 
     /// Deletes an object, or begins to.
-    pub async fn delete<T: Object>(&self, namespace: &str, name: &str, options: &DeleteOptions) -> Result<(), Error> {
+    pub async fn delete<T: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<(), Error> {
         let path = item_of::<T>(namespace, name, "")?;
         self.ask(Method::DELETE, path, JSON, JSON, encode(options)?).await.map(drop)
     }
@@ -333,7 +344,10 @@ impl Client {
 
     /// Sends a request that asks for another protocol, over a connection of its own. Anything but
     /// 101 is an error.
-    pub async fn upgrade(&self, request: Request<Bytes>) -> Result<(Response<()>, hyper::upgrade::Upgraded), Error> {
+    pub async fn upgrade(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<(Response<()>, hyper::upgrade::Upgraded), Error> {
         let what = format!("{} {}", request.method(), request.uri());
         let (mut parts, body) = request.into_parts();
         parts.headers.insert(header::HOST, value(&self.connections.host_header())?);
@@ -356,9 +370,14 @@ impl Client {
     }
 
     /// The request as it is sent: our headers, the server's path.
-    async fn prepare(&self, parts: &http::request::Parts, body: &Bytes) -> Result<Request<Full<Bytes>>, Error> {
+    async fn prepare(
+        &self,
+        parts: &http::request::Parts,
+        body: &Bytes,
+    ) -> Result<Request<Full<Bytes>>, Error> {
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-        let mut request = Request::builder().method(parts.method.clone()).uri(format!("{}{path}", self.connections.prefix));
+        let mut request =
+            Request::builder().method(parts.method.clone()).uri(format!("{}{path}", self.connections.prefix));
         if let Some(headers) = request.headers_mut() {
             headers.clone_from(&parts.headers);
             headers.entry(header::USER_AGENT).or_insert(value(&self.config.agent)?);
@@ -372,7 +391,11 @@ impl Client {
     }
 
     /// Sends a request, and again as long as the server asks for that.
-    async fn send(&self, parts: &http::request::Parts, body: &Bytes) -> Result<Response<ResponseBody>, Error> {
+    async fn send(
+        &self,
+        parts: &http::request::Parts,
+        body: &Bytes,
+    ) -> Result<Response<ResponseBody>, Error> {
         for attempt in 1.. {
             let mut request = self.prepare(parts, body).await?;
             if self.connections.server.starts_with("http://") {
@@ -383,7 +406,8 @@ impl Client {
             if code == http::StatusCode::UNAUTHORIZED {
                 self.config.token.refused().await;
             }
-            let wait = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+            let wait =
+                response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
             match wait {
                 Some(seconds) if attempt < TRIES && (code.as_u16() == 429 || code.is_server_error()) => {
                     drop(response);
@@ -412,7 +436,11 @@ impl Client {
             .body(body)
             .map_err(|e| Error::Request(format!("{what}: {e}")))?;
         let response = self.raw(request).await?;
-        if response.status().is_success() { Ok(response.into_body()) } else { Err(refusal(response.status(), response.body())) }
+        if response.status().is_success() {
+            Ok(response.into_body())
+        } else {
+            Err(refusal(response.status(), response.body()))
+        }
     }
 
     async fn call<R: DeserializeOwned>(
@@ -448,7 +476,8 @@ impl Client {
         params: &ListParams,
         accept: &'static str,
     ) -> Result<List<T>, Error> {
-        let mut params = ListParams { limit: if params.limit == 0 { PAGE } else { params.limit }, ..params.clone() };
+        let mut params =
+            ListParams { limit: if params.limit == 0 { PAGE } else { params.limit }, ..params.clone() };
         let mut all: List<T> = self.list_path(path.clone(), &params, accept).await?;
         while !all.cont.is_empty() {
             params.cont = std::mem::take(&mut all.cont);
@@ -470,10 +499,15 @@ pub(crate) fn decode<R: DeserializeOwned>(what: &str, body: &[u8]) -> Result<R, 
 }
 
 fn value(text: &str) -> Result<header::HeaderValue, Error> {
-    header::HeaderValue::from_str(text).map_err(|_| Error::Request("a header has a character it must not have".into()))
+    header::HeaderValue::from_str(text)
+        .map_err(|_| Error::Request("a header has a character it must not have".into()))
 }
 
-async fn timeout<T>(after: Duration, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn timeout<T>(
+    after: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     tokio::time::timeout(after, work).await.unwrap_or_else(|_| Err(Error::Timeout(what.into())))
 }
 
@@ -497,7 +531,11 @@ pub(crate) fn refusal(code: http::StatusCode, body: &[u8]) -> Error {
             _ => "",
         };
         let text: String = String::from_utf8_lossy(body).chars().take(1024).collect();
-        let message = if text.trim().is_empty() { format!("the server answered {code}") } else { text.trim().to_string() };
+        let message = if text.trim().is_empty() {
+            format!("the server answered {code}")
+        } else {
+            text.trim().to_string()
+        };
         Status::failure(code.as_u16(), reason, message)
     })))
 }

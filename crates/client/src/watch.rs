@@ -63,11 +63,23 @@ impl Client {
         resource_version: &str,
         accept: &'static str,
     ) -> Result<WatchStream<T>, Error> {
-        let mut query = ListParams { limit: 0, cont: String::new(), resource_version: resource_version.into(), ..params.clone() }.query();
+        let mut query = ListParams {
+            limit: 0,
+            cont: String::new(),
+            resource_version: resource_version.into(),
+            ..params.clone()
+        }
+        .query();
         // Watches end after five to ten minutes, so that they spread over servers again.
         let seconds = rand::rng().random_range(300..600);
-        query.extend([("watch", "true".into()), ("allowWatchBookmarks", "true".into()), ("timeoutSeconds", seconds.to_string())]);
-        let request = http::Request::get(with_query(path, &query)).header(http::header::ACCEPT, accept).body(Bytes::new());
+        query.extend([
+            ("watch", "true".into()),
+            ("allowWatchBookmarks", "true".into()),
+            ("timeoutSeconds", seconds.to_string()),
+        ]);
+        let request = http::Request::get(with_query(path, &query))
+            .header(http::header::ACCEPT, accept)
+            .body(Bytes::new());
         let response = self.stream(request.map_err(|e| Error::Request(e.to_string()))?).await?;
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
@@ -92,7 +104,10 @@ impl<T: DeserializeOwned> WatchStream<T> {
             }
             self.seen = self.buffer.len();
             if self.buffer.len() > LONGEST {
-                return Some(Err(Error::Decode { what: "watch".into(), reason: "an event is too long".into() }));
+                return Some(Err(Error::Decode {
+                    what: "watch".into(),
+                    reason: "an event is too long".into(),
+                }));
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
@@ -123,10 +138,17 @@ fn event<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>, Error> {
         "DELETED" => Ok(WatchEvent::Deleted(object()?)),
         "BOOKMARK" => {
             let meta = serde_json::from_str::<MetaOnly>(raw.object.get()).map_err(fault)?.metadata;
-            let initial_end = meta.annotations.is_some_and(|a| a.get("k8s.io/initial-events-end").is_some_and(|v| v == "true"));
-            Ok(WatchEvent::Bookmark { resource_version: meta.resource_version.unwrap_or_default(), initial_end })
+            let initial_end = meta
+                .annotations
+                .is_some_and(|a| a.get("k8s.io/initial-events-end").is_some_and(|v| v == "true"));
+            Ok(WatchEvent::Bookmark {
+                resource_version: meta.resource_version.unwrap_or_default(),
+                initial_end,
+            })
         }
-        "ERROR" => Err(Error::Api(Box::new(serde_json::from_str::<Status>(raw.object.get()).map_err(fault)?))),
+        "ERROR" => {
+            Err(Error::Api(Box::new(serde_json::from_str::<Status>(raw.object.get()).map_err(fault)?)))
+        }
         other => Err(Error::Decode { what: "watch".into(), reason: format!("an event of type {other:?}") }),
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::{PkiError, files};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SubjectPublicKeyInfo,
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -48,7 +48,10 @@ fn params(subject: &Subject, usages: &[Usage], lifetime: Duration) -> Result<Cer
     name.push(DnType::CommonName, subject.common_name.as_str());
     params.distinguished_name = name;
     for dns in &subject.dns_names {
-        let dns = dns.as_str().try_into().map_err(|_| PkiError::Certificate(format!("{dns:?} is not a DNS name")))?;
+        let dns = dns
+            .as_str()
+            .try_into()
+            .map_err(|_| PkiError::Certificate(format!("{dns:?} is not a DNS name")))?;
         params.subject_alt_names.push(SanType::DnsName(dns));
     }
     params.subject_alt_names.extend(subject.addresses.iter().map(|a| SanType::IpAddress(*a)));
@@ -93,8 +96,13 @@ pub fn read_request(pem: &[u8]) -> Result<Subject, PkiError> {
     with_request(pem, subject_of)
 }
 
-fn with_request<T>(pem: &[u8], f: impl FnOnce(&X509CertificationRequest<'_>) -> Result<T, PkiError>) -> Result<T, PkiError> {
-    let invalid = |why: &dyn std::fmt::Display| PkiError::Certificate(format!("the certificate request is not valid: {why}"));
+fn with_request<T>(
+    pem: &[u8],
+    f: impl FnOnce(&X509CertificationRequest<'_>) -> Result<T, PkiError>,
+) -> Result<T, PkiError> {
+    let invalid = |why: &dyn std::fmt::Display| {
+        PkiError::Certificate(format!("the certificate request is not valid: {why}"))
+    };
     let (_, block) = x509_parser::pem::parse_x509_pem(pem).map_err(|e| invalid(&e))?;
     if block.label != "CERTIFICATE REQUEST" && block.label != "NEW CERTIFICATE REQUEST" {
         return Err(invalid(&format!("PEM block type is {:?}, not CERTIFICATE REQUEST", block.label)));
@@ -121,11 +129,17 @@ fn subject_of(csr: &X509CertificationRequest<'_>) -> Result<Subject, PkiError> {
                     GeneralName::IPAddress(b) => match *b {
                         [a, b, c, d] => subject.addresses.push(IpAddr::from([*a, *b, *c, *d])),
                         b => {
-                            let v6: [u8; 16] = b.try_into().map_err(|_| PkiError::Certificate("an address has a wrong length".into()))?;
+                            let v6: [u8; 16] = b
+                                .try_into()
+                                .map_err(|_| PkiError::Certificate("an address has a wrong length".into()))?;
                             subject.addresses.push(IpAddr::from(v6));
                         }
                     },
-                    other => return Err(PkiError::Certificate(format!("alternative name {other:?} is not supported"))),
+                    other => {
+                        return Err(PkiError::Certificate(format!(
+                            "alternative name {other:?} is not supported"
+                        )));
+                    }
                 }
             }
         }
@@ -145,21 +159,34 @@ impl Ca {
         let key_der = files::private_key(key, what)?;
         let key = KeyPair::try_from(&key_der).map_err(|e| unusable(e.to_string()))?;
         let certificate = files::certificates(certificate, what)?;
-        let first = certificate.first().ok_or_else(|| PkiError::Pem { what: what.into(), wanted: "certificate" })?;
+        let first =
+            certificate.first().ok_or_else(|| PkiError::Pem { what: what.into(), wanted: "certificate" })?;
         Ok(Ca { issuer: Issuer::from_ca_cert_der(first, key).map_err(rcgen_error)? })
     }
 
     /// Issues a certificate for a new key; both PEM.
-    pub fn issue(&self, subject: &Subject, usages: &[Usage], lifetime: Duration) -> Result<(String, String), PkiError> {
+    pub fn issue(
+        &self,
+        subject: &Subject,
+        usages: &[Usage],
+        lifetime: Duration,
+    ) -> Result<(String, String), PkiError> {
         let key = KeyPair::generate().map_err(rcgen_error)?;
-        let certificate = params(subject, usages, lifetime)?.signed_by(&key, &self.issuer).map_err(rcgen_error)?;
+        let certificate =
+            params(subject, usages, lifetime)?.signed_by(&key, &self.issuer).map_err(rcgen_error)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
     /// Issues what a certificate signing request asks for, PEM: its names and key, with our usages and lifetime.
-    pub fn sign_request(&self, request: &[u8], usages: &[Usage], lifetime: Duration) -> Result<String, PkiError> {
+    pub fn sign_request(
+        &self,
+        request: &[u8],
+        usages: &[Usage],
+        lifetime: Duration,
+    ) -> Result<String, PkiError> {
         with_request(request, |csr| {
-            let spki = SubjectPublicKeyInfo::from_der(csr.certification_request_info.subject_pki.raw).map_err(rcgen_error)?;
+            let spki = SubjectPublicKeyInfo::from_der(csr.certification_request_info.subject_pki.raw)
+                .map_err(rcgen_error)?;
             let params = params(&subject_of(csr)?, usages, lifetime)?;
             Ok(params.signed_by(&spki, &self.issuer).map_err(rcgen_error)?.pem())
         })
@@ -172,7 +199,9 @@ mod tests {
 
     #[test]
     fn a_request_is_signed_as_asked() {
-        let (ca, key) = self_signed(&Subject { common_name: "ca".into(), ..Subject::default() }, Duration::from_secs(60)).unwrap();
+        let (ca, key) =
+            self_signed(&Subject { common_name: "ca".into(), ..Subject::default() }, Duration::from_secs(60))
+                .unwrap();
         let ca = Ca::from_pem(ca.as_bytes(), key.as_bytes(), "ca").unwrap();
         let subject = Subject {
             common_name: "system:node:a".into(),

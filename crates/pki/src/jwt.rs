@@ -61,7 +61,8 @@ impl Signer {
     pub fn from_pem(pem: &[u8], what: &str) -> Result<Self, PkiError> {
         let key = files::private_key(pem, what)?;
         let unusable = |reason: &str| PkiError::Key { what: what.into(), reason: reason.into() };
-        let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|e| unusable(&e.to_string()))?;
+        let key =
+            rustls::crypto::ring::sign::any_supported_type(&key).map_err(|e| unusable(&e.to_string()))?;
         let spki = key.public_key().ok_or_else(|| unusable("its public key can't be found"))?;
         let (scheme, name) = match key.algorithm() {
             SignatureAlgorithm::RSA => (SignatureScheme::RSA_PKCS1_SHA256, "RS256"),
@@ -91,7 +92,8 @@ impl Signer {
         let signer = self.key.choose_scheme(&[self.scheme]).ok_or_else(|| failed("it changed".into()))?;
         let mut signature = signer.sign(message.as_bytes()).map_err(|e| failed(e.to_string()))?;
         if self.scheme == SignatureScheme::ECDSA_NISTP256_SHA256 {
-            signature = fixed_from_asn1(&signature).ok_or_else(|| failed("its signature has no known form".into()))?;
+            signature = fixed_from_asn1(&signature)
+                .ok_or_else(|| failed("its signature has no known form".into()))?;
         }
         Ok(format!("{message}.{}", B64.encode(signature)))
     }
@@ -124,7 +126,8 @@ impl Verifier {
             self.add_spki(&spki, what)?;
         }
         for certificate in CertificateDer::pem_slice_iter(pem).flatten() {
-            let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|e| PkiError::Certificate(format!("{what}: {e}")))?;
+            let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
+                .map_err(|e| PkiError::Certificate(format!("{what}: {e}")))?;
             self.add_spki(parsed.public_key().raw, what)?;
         }
         if self.keys.len() == before {
@@ -136,7 +139,8 @@ impl Verifier {
 
     fn add_spki(&mut self, spki: &[u8], what: &str) -> Result<(), PkiError> {
         let unusable = |reason: &str| PkiError::Key { what: what.into(), reason: reason.into() };
-        let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(spki).map_err(|e| unusable(&e.to_string()))?;
+        let (_, info) =
+            x509_parser::x509::SubjectPublicKeyInfo::from_der(spki).map_err(|e| unusable(&e.to_string()))?;
         let bytes = info.subject_public_key.data.to_vec();
         let kind = match info.parsed() {
             Ok(x509_parser::public_key::PublicKey::RSA(_)) => KeyKind::Rsa,
@@ -152,7 +156,8 @@ impl Verifier {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = message.split_once('.').ok_or(TokenError::Malformed)?;
         let read = |part: &str| B64.decode(part).map_err(|_| TokenError::Malformed);
-        let json = |part: &str| serde_json::from_slice::<Value>(&read(part)?).map_err(|_| TokenError::Malformed);
+        let json =
+            |part: &str| serde_json::from_slice::<Value>(&read(part)?).map_err(|_| TokenError::Malformed);
         let (header, signature) = (json(header)?, read(signature)?);
         let kind = match header.get("alg").and_then(Value::as_str) {
             Some("RS256") => KeyKind::Rsa,
@@ -184,7 +189,9 @@ fn jwk(key: &PublicKey) -> Option<Value> {
     match key.kind {
         KeyKind::P256 => {
             let (x, y) = (key.bytes.get(1..33)?, key.bytes.get(33..65)?);
-            Some(json!({"use": "sig", "kty": "EC", "kid": key.id, "crv": "P-256", "alg": "ES256", "x": B64.encode(x), "y": B64.encode(y)}))
+            Some(
+                json!({"use": "sig", "kty": "EC", "kid": key.id, "crv": "P-256", "alg": "ES256", "x": B64.encode(x), "y": B64.encode(y)}),
+            )
         }
         KeyKind::Rsa => {
             // PKCS#1: a sequence of modulus and exponent.
@@ -195,7 +202,9 @@ fn jwk(key: &PublicKey) -> Option<Value> {
                 let start = bytes.iter().position(|b| *b != 0).unwrap_or(0);
                 Some(B64.encode(bytes.get(start..)?))
             };
-            Some(json!({"use": "sig", "kty": "RSA", "kid": key.id, "alg": "RS256", "n": number(0)?, "e": number(1)?}))
+            Some(
+                json!({"use": "sig", "kty": "RSA", "kid": key.id, "alg": "RS256", "n": number(0)?, "e": number(1)?}),
+            )
         }
     }
 }
@@ -206,7 +215,9 @@ mod tests {
 
     #[test]
     fn tokens_are_checked() {
-        let (_, key) = crate::ca::self_signed(&crate::ca::Subject::default(), std::time::Duration::from_secs(9)).unwrap();
+        let (_, key) =
+            crate::ca::self_signed(&crate::ca::Subject::default(), std::time::Duration::from_secs(9))
+                .unwrap();
         let signer = Signer::from_pem(key.as_bytes(), "key").unwrap();
         let claims = json!({"sub": "x"});
         let verifier = signer.verifier().unwrap();

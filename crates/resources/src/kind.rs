@@ -207,7 +207,9 @@ fn at_once<T>(_: &T, _: Option<i64>) -> Option<i64> {
 
 /// The age column, for kinds whose table has just that.
 pub const fn age_column<T: AnyObject>() -> Column<T> {
-    Column::text("Age", "How long ago it was created.", |o, now| crate::table::age(o.meta().creation_timestamp.as_ref(), now))
+    Column::text("Age", "How long ago it was created.", |o, now| {
+        crate::table::age(o.meta().creation_timestamp.as_ref(), now)
+    })
 }
 
 impl<T: k8s_openapi::Resource> Kind<T> {
@@ -260,7 +262,11 @@ impl<T: k8s_openapi::Resource> Kind<T> {
 
 impl<T> Kind<T> {
     /// Short names and categories.
-    pub const fn called(mut self, short: &'static [&'static str], categories: &'static [&'static str]) -> Self {
+    pub const fn called(
+        mut self,
+        short: &'static [&'static str],
+        categories: &'static [&'static str],
+    ) -> Self {
         self.names.short = short;
         self.names.categories = categories;
         self
@@ -324,7 +330,10 @@ pub trait AnyKind: Send + Sync {
     /// Subresources, `status` first.
     fn subresources(&self) -> Vec<Subresource>;
     /// Group, version and kind of the body of a [`Subresource::Edit`] or [`Subresource::Served`], and verbs.
-    fn served(&self, subresource: &str) -> Option<((&'static str, &'static str, &'static str), &'static [&'static str])>;
+    fn served(
+        &self,
+        subresource: &str,
+    ) -> Option<((&'static str, &'static str, &'static str), &'static [&'static str])>;
     /// JSON paths that field selectors may name.
     fn selectable(&self) -> &'static [&'static str];
     /// Reads JSON that fits the schema.
@@ -400,7 +409,10 @@ where
         let served = self.served.iter().map(|s| Subresource::Served(s.name));
         status.into_iter().chain(parts).chain(scale).chain(edits).chain(served).collect()
     }
-    fn served(&self, subresource: &str) -> Option<((&'static str, &'static str, &'static str), &'static [&'static str])> {
+    fn served(
+        &self,
+        subresource: &str,
+    ) -> Option<((&'static str, &'static str, &'static str), &'static [&'static str])> {
         let edit = self.edits.iter().find(|e| e.name == subresource).map(|e| (e.body, &["create"][..]));
         edit.or_else(|| self.served.iter().find(|s| s.name == subresource).map(|s| (s.body, s.verbs)))
     }
@@ -409,7 +421,10 @@ where
     }
     fn read(&self, value: &Value) -> Result<Object, Status> {
         Object::from_value::<T>(value).map_err(|e| {
-            Status::bad_request(format!("{} in version {:?} cannot be handled as a {}: {e}", self.names.kind, self.names.version, self.names.kind))
+            Status::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: {e}",
+                self.names.kind, self.names.version, self.names.kind
+            ))
         })
     }
     fn default(&self, object: &mut Object) {
@@ -428,7 +443,9 @@ where
         }
     }
     fn prepare_part(&self, part: &str, new: &mut Object, old: &Object, context: &Context<'_>) {
-        if let (Some(part), Some(new), Some(old)) = (self.parts.iter().find(|p| p.name == part), new.get_mut(), old.get()) {
+        if let (Some(part), Some(new), Some(old)) =
+            (self.parts.iter().find(|p| p.name == part), new.get_mut(), old.get())
+        {
             (part.prepare)(new, old, context);
         }
     }

@@ -10,7 +10,12 @@ const MAX_ANNOTATIONS: usize = 256 << 10;
 const ROOT: FieldPath<'static> = FieldPath::root("metadata");
 
 /// Checks the metadata of a new object.
-pub fn validate(meta: &ObjectMeta, namespaced: bool, name_faults: impl Fn(&str, bool) -> Vec<String>, errors: &mut FieldErrors) {
+pub fn validate(
+    meta: &ObjectMeta,
+    namespaced: bool,
+    name_faults: impl Fn(&str, bool) -> Vec<String>,
+    errors: &mut FieldErrors,
+) {
     if let Some(prefix) = meta.generate_name.as_ref().filter(|g| !g.is_empty()) {
         for fault in name_faults(prefix, true) {
             errors.invalid(ROOT.child("generateName"), prefix, fault);
@@ -43,9 +48,18 @@ pub fn validate(meta: &ObjectMeta, namespaced: bool, name_faults: impl Fn(&str, 
     let mut controllers = 0;
     for (i, owner) in meta.owner_references.iter().flatten().enumerate() {
         let at = owners.index(i);
-        for (name, value) in [("apiVersion", &owner.api_version), ("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
+        for (name, value) in [
+            ("apiVersion", &owner.api_version),
+            ("kind", &owner.kind),
+            ("name", &owner.name),
+            ("uid", &owner.uid),
+        ] {
             if value.is_empty() {
-                errors.invalid(at.child(name), value, format!("{name} must not be empty").replace("apiVersion must", "version must"));
+                errors.invalid(
+                    at.child(name),
+                    value,
+                    format!("{name} must not be empty").replace("apiVersion must", "version must"),
+                );
             }
         }
         controllers += usize::from(owner.controller == Some(true));
@@ -68,7 +82,11 @@ pub fn labels(labels: Option<&BTreeMap<String, String>>, at: FieldPath<'_>, erro
 }
 
 /// Checks annotations.
-pub fn annotations(annotations: Option<&BTreeMap<String, String>>, at: FieldPath<'_>, errors: &mut FieldErrors) {
+pub fn annotations(
+    annotations: Option<&BTreeMap<String, String>>,
+    at: FieldPath<'_>,
+    errors: &mut FieldErrors,
+) {
     let mut bytes = 0;
     for (key, value) in annotations.into_iter().flatten() {
         for fault in names::qualified_name(&key.to_lowercase()) {
@@ -106,7 +124,9 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, errors: &mut FieldErr
         let before = old.finalizers.as_deref().unwrap_or_default();
         let added: Vec<&String> = new.finalizers.iter().flatten().filter(|f| !before.contains(f)).collect();
         if !added.is_empty() {
-            let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+            );
             errors.forbidden(ROOT.child("finalizers"), &why);
         }
     }

@@ -22,12 +22,20 @@ pub struct Column<T: 'static> {
 
 impl<T> Column<T> {
     /// A column of text that is always shown.
-    pub const fn text(name: &'static str, description: &'static str, cell: fn(&T, Timestamp) -> Value) -> Self {
+    pub const fn text(
+        name: &'static str,
+        description: &'static str,
+        cell: fn(&T, Timestamp) -> Value,
+    ) -> Self {
         Column { name, kind: "string", format: "", description, priority: 0, cell }
     }
 
     /// A column of numbers that is always shown.
-    pub const fn number(name: &'static str, description: &'static str, cell: fn(&T, Timestamp) -> Value) -> Self {
+    pub const fn number(
+        name: &'static str,
+        description: &'static str,
+        cell: fn(&T, Timestamp) -> Value,
+    ) -> Self {
         Column { name, kind: "integer", format: "", description, priority: 0, cell }
     }
 
@@ -93,9 +101,23 @@ mod tests {
     #[test]
     fn durations_as_kubectl_prints_them() {
         for (seconds, text) in [
-            (-5, "<invalid>"), (-1, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (600, "10m"),
-            (10799, "179m"), (10800, "3h"), (11000, "3h3m"), (28800, "8h"), (172800, "2d"), (176400, "2d1h"),
-            (691200, "8d"), (63072000, "2y"), (63158400, "2y1d"), (252288000, "8y"),
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (600, "10m"),
+            (10799, "179m"),
+            (10800, "3h"),
+            (11000, "3h3m"),
+            (28800, "8h"),
+            (172800, "2d"),
+            (176400, "2d1h"),
+            (691200, "8d"),
+            (63072000, "2y"),
+            (63158400, "2y1d"),
+            (252288000, "8y"),
         ] {
             assert_eq!(human_duration(seconds), text, "{seconds}");
         }

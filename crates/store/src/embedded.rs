@@ -4,7 +4,9 @@
 //! cost of an fsync is shared by all who wait for it. Recent changes are kept in memory for watchers;
 //! older ones are not kept at all: a watcher that is too far behind lists again.
 
-use crate::{Batch, Change, Commit, Durability, Event, Expect, KeyValue, Page, Revision, Store, StoreError, Watch};
+use crate::{
+    Batch, Change, Commit, Durability, Event, Expect, KeyValue, Page, Revision, Store, StoreError, Watch,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -99,7 +101,10 @@ impl Embedded {
             unflushed: None,
             next_expiry: Some(0),
         };
-        let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run(inbox)).map_err(|e| fail(&e))?;
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || writer.run(inbox))
+            .map_err(|e| fail(&e))?;
         Ok(Embedded { requests: Mutex::new(requests), file, revision, writer: Some(thread) })
     }
 
@@ -110,16 +115,22 @@ impl Embedded {
             Ok(()) => Ok(()),
             Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(closed()),
             // The queue is full: wait for room without holding up the runtime's threads.
-            Err(std::sync::mpsc::TrySendError::Full(request)) => tokio::task::spawn_blocking(move || sender.send(request))
-                .await
-                .map_err(|_| closed())?
-                .map_err(|_| closed()),
+            Err(std::sync::mpsc::TrySendError::Full(request)) => {
+                tokio::task::spawn_blocking(move || sender.send(request))
+                    .await
+                    .map_err(|_| closed())?
+                    .map_err(|_| closed())
+            }
         }
     }
 
-    fn read<T>(&self, f: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        f: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
         let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
-        let database = file.as_ref().ok_or_else(|| StoreError::Unavailable("the store is being reopened".into()))?;
+        let database =
+            file.as_ref().ok_or_else(|| StoreError::Unavailable("the store is being reopened".into()))?;
         let transaction = database.begin_read().map_err(|e| StoreError::Unavailable(e.to_string()))?;
         f(&transaction).map_err(|e| StoreError::Unavailable(e.to_string()))
     }
@@ -140,7 +151,13 @@ impl Store for Embedded {
         self.read(|t| Ok(t.open_table(OBJECTS)?.get(key)?.and_then(|v| parse(key, v.value()))))
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, at: Option<Revision>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
         let newest = self.revision.load(Ordering::Acquire);
         if let Some(at) = at.filter(|at| *at < newest) {
             return Err(StoreError::Compacted(at));
@@ -235,7 +252,9 @@ fn unix_now() -> u64 {
 /// redb reports a full disk as an I/O error.
 fn storage_error(e: &redb::Error) -> StoreError {
     match e {
-        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => StoreError::Full(io.to_string()),
+        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
+            StoreError::Full(io.to_string())
+        }
         e => StoreError::Unavailable(e.to_string()),
     }
 }
@@ -260,12 +279,9 @@ struct Writer {
     next_expiry: Option<u64>,
 }
 
-
-
 /// What one group commit did.
 #[derive(Default)]
 struct Outcome {
-
     events: Vec<Event>,
     revision: Revision,
     durable: bool,
@@ -287,7 +303,9 @@ impl Writer {
             };
             let mut group = Vec::new();
             let mut stop = false;
-            for request in first.into_iter().chain(std::iter::from_fn(|| inbox.try_recv().ok()).take(MAX_GROUP)) {
+            for request in
+                first.into_iter().chain(std::iter::from_fn(|| inbox.try_recv().ok()).take(MAX_GROUP))
+            {
                 match request {
                     Request::Commit(commit, answer) if !answer.is_closed() => group.push((commit, answer)),
                     Request::Commit(..) => {} // nobody waits for it any more, and nothing has been done
@@ -355,7 +373,10 @@ impl Writer {
     }
 
     #[allow(clippy::type_complexity)]
-    fn write(&mut self, commits: Vec<Commit>) -> Result<(Vec<Result<Revision, StoreError>>, Outcome), redb::Error> {
+    fn write(
+        &mut self,
+        commits: Vec<Commit>,
+    ) -> Result<(Vec<Result<Revision, StoreError>>, Outcome), redb::Error> {
         let file = self.file.clone();
         let file = file.read().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = file.as_ref() else {
@@ -373,7 +394,9 @@ impl Writer {
             let mut counters = transaction.open_table(COUNTERS)?;
             for commit in commits {
                 let current = objects.get(&*commit.key)?;
-                let found = current.as_ref().and_then(|v| v.value().get(..8)?.try_into().ok().map(u64::from_le_bytes));
+                let found = current
+                    .as_ref()
+                    .and_then(|v| v.value().get(..8)?.try_into().ok().map(u64::from_le_bytes));
                 let as_expected = match commit.expect {
                     Expect::Absent => found.is_none(),
                     Expect::Unchanged(revision) => found == Some(revision),
@@ -405,7 +428,11 @@ impl Writer {
                             expiries.insert((expiry, &*commit.key), ())?;
                             next_expiry = Some(next_expiry.map_or(expiry, |at| at.min(expiry)));
                         }
-                        outcome.events.push(Event::Put(KeyValue { key: commit.key, value, mod_revision: revision }));
+                        outcome.events.push(Event::Put(KeyValue {
+                            key: commit.key,
+                            value,
+                            mod_revision: revision,
+                        }));
                     }
                     Change::Delete => {
                         objects.remove(&*commit.key)?;
@@ -428,7 +455,9 @@ impl Writer {
             return Ok((results, outcome));
         }
         if !durable {
-            transaction.set_durability(redb::Durability::None).map_err(|e| redb::Error::Io(std::io::Error::other(e.to_string())))?;
+            transaction
+                .set_durability(redb::Durability::None)
+                .map_err(|e| redb::Error::Io(std::io::Error::other(e.to_string())))?;
         }
         transaction.commit()?;
         self.reserved = reserved;
@@ -452,7 +481,9 @@ impl Writer {
                     next = Some(at);
                     break;
                 }
-                let revision = objects.get(key)?.and_then(|v| v.value().get(..8)?.try_into().ok().map(u64::from_le_bytes));
+                let revision = objects
+                    .get(key)?
+                    .and_then(|v| v.value().get(..8)?.try_into().ok().map(u64::from_le_bytes));
                 due.push((Arc::<str>::from(key), revision.unwrap_or(0)));
             }
             Ok((due, next))
@@ -512,12 +543,22 @@ impl Writer {
         }
     }
 
-    fn start_watch(&mut self, prefix: Arc<str>, after: Revision, events: mpsc::Sender<Result<Batch, StoreError>>) {
+    fn start_watch(
+        &mut self,
+        prefix: Arc<str>,
+        after: Revision,
+        events: mpsc::Sender<Result<Batch, StoreError>>,
+    ) {
         if after < self.forgotten {
             let _ = events.try_send(Err(StoreError::Compacted(after)));
             return;
         }
-        let missed = self.history.iter().filter(|e| e.revision() > after && key_of(e).starts_with(&*prefix)).cloned().collect();
+        let missed = self
+            .history
+            .iter()
+            .filter(|e| e.revision() > after && key_of(e).starts_with(&*prefix))
+            .cloned()
+            .collect();
         let batch = Batch { revision: self.revision.load(Ordering::Acquire), events: missed };
         if events.blocking_send(Ok(batch)).is_ok() {
             self.watchers.push(Watcher { prefix, events });

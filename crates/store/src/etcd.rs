@@ -4,8 +4,8 @@
 use crate::{Batch, Change, Commit, Event, Expect, KeyValue, Page, Revision, Store, StoreError, Watch};
 use async_trait::async_trait;
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, Identity, PutOptions, TlsOptions, Txn,
-    TxnOp, TxnOpResponse, WatchOptions,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, Identity,
+    PutOptions, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -88,7 +88,8 @@ impl Etcd {
                 tls = tls.ca_certificate(Certificate::from_pem(read("etcd-cafile", ca)?));
             }
             if let (Some(cert), Some(key)) = (&options.cert_file, &options.key_file) {
-                tls = tls.identity(Identity::from_pem(read("etcd-certfile", cert)?, read("etcd-keyfile", key)?));
+                tls = tls
+                    .identity(Identity::from_pem(read("etcd-certfile", cert)?, read("etcd-keyfile", key)?));
             }
             connect = connect.with_tls(tls);
         }
@@ -112,7 +113,10 @@ impl Etcd {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
                 Err(e) => {
-                    return Err(ConnectError::Unreachable { servers: options.servers.join(","), reason: e.to_string() });
+                    return Err(ConnectError::Unreachable {
+                        servers: options.servers.join(","),
+                        reason: e.to_string(),
+                    });
                 }
             }
         }
@@ -128,7 +132,12 @@ impl Etcd {
             return Ok(lease.id);
         }
         // It may be used until the end of LEASE_REUSE, and no key may go away early.
-        let granted = self.client.lease_client().grant((seconds + LEASE_REUSE.as_secs()) as i64, None).await.map_err(unavailable)?;
+        let granted = self
+            .client
+            .lease_client()
+            .grant((seconds + LEASE_REUSE.as_secs()) as i64, None)
+            .await
+            .map_err(unavailable)?;
         leases.insert(seconds, SharedLease { id: granted.id(), since: Instant::now(), keys: 1 });
         Ok(granted.id())
     }
@@ -173,7 +182,13 @@ impl Store for Etcd {
         Ok(answer.kvs().first().map(key_value))
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, at: Option<Revision>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
         let start = match after {
             Some(after) => format!("{after}\0"),
             None => prefix.to_string(),
@@ -224,7 +239,13 @@ impl Store for Etcd {
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         let (events, watch) = mpsc::channel(64);
-        let follow = Follow { client: self.client.clone(), prefix: prefix.into(), reached: after, nudged: self.nudged.clone(), events };
+        let follow = Follow {
+            client: self.client.clone(),
+            prefix: prefix.into(),
+            reached: after,
+            nudged: self.nudged.clone(),
+            events,
+        };
         tokio::spawn(follow.run());
         Ok(watch)
     }
@@ -306,7 +327,10 @@ impl Follow {
                 return Err(StoreError::Compacted(self.reached));
             }
             if message.canceled() {
-                return Err(StoreError::Unavailable(format!("etcd cancelled the watch: {}", message.cancel_reason())));
+                return Err(StoreError::Unavailable(format!(
+                    "etcd cancelled the watch: {}",
+                    message.cancel_reason()
+                )));
             }
             if message.created() {
                 continue; // its revision may be ahead of changes that are still to be told

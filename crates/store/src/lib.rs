@@ -146,7 +146,13 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError>;
 
     /// Up to `limit` keys that start with `prefix` and come after `after`, at revision `at` or the newest.
-    async fn list(&self, prefix: &str, after: Option<&str>, at: Option<Revision>, limit: usize) -> Result<Page, StoreError>;
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> Result<Page, StoreError>;
 
     /// Makes a change if the key is as expected. Answers the change's revision.
     async fn commit(&self, commit: Commit) -> Result<Revision, StoreError>;

@@ -160,3 +160,34 @@ pub fn crate_to_definition(path: &str) -> String {
         .replace("kube_aggregator.", "kube-aggregator.");
     format!("io.k8s.{path}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_macros_argument() {
+        let text = r#"({
+            "description": "A \"b\"\n\tc",
+            "properties": {
+                "x": ({
+                    let mut schema_obj = __gen.subschema_for::<crate::api::core::v1::Pod>();
+                    schema_obj.ensure_object().insert("description".into(), "d".into());
+                    schema_obj
+                }),
+                "y": {
+                    "items": (__gen.subschema_for::<crate::kube_aggregator::pkg::T>()),
+                },
+            },
+            "required": [
+                "x",
+            ],
+        })"#;
+        let v = Parser { rest: text.strip_prefix('(').unwrap_or(text) }.value().unwrap();
+        let expect = serde_json::json!({"description": "A \"b\"\n\tc", "properties": {
+            "x": {"$ref": "io.k8s.api.core.v1.Pod", "description": "d"},
+            "y": {"items": {"$ref": "io.k8s.kube-aggregator.pkg.T"}}}, "required": ["x"]});
+        assert_eq!(v, expect);
+        assert!(Parser { rest: "{\"a\": ?" }.value().is_err());
+    }
+}

@@ -108,3 +108,40 @@ fn resolve(module: &[String], path: &str) -> String {
     let dot = if base.is_empty() { "" } else { "." };
     crate_to_definition(&format!("{}{dot}{rest}", base.join("."))).to_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_messages() {
+        let text = r#"
+/// About it.
+/// +structType=atomic
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Thing {
+    /// The type.
+    /// +listType=map
+    /// +listMapKey=name
+    #[prost(message, repeated, tag = "3")]
+    pub r#type:
+        ::prost::alloc::vec::Vec<super::super::core::v1::Pod>,
+    #[prost(btree_map = "string, message", tag = "4")]
+    pub host_ip: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, Extra>,
+}
+"#;
+        let mut out = BTreeMap::new();
+        read_module(text, &["api", "apps", "v1"].map(String::from), &mut out);
+        let m = &out["io.k8s.api.apps.v1.thing"];
+        assert_eq!(m.markers, ["structType=atomic"]);
+        let seen: Vec<_> = m.fields.iter().map(|f| (&*f.name, f.tag, &*f.kind, &*f.message)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("type", 3, "message", "io.k8s.api.core.v1.pod"),
+                ("hostip", 4, "message", "io.k8s.api.apps.v1.extra")
+            ]
+        );
+        assert_eq!(m.fields[0].markers, ["listType=map", "listMapKey=name"]);
+    }
+}

@@ -146,8 +146,9 @@ impl Collection {
 
     fn entry(&self, kv: &KeyValue) -> Option<Arc<Entry>> {
         let key = kv.key.strip_prefix(&*self.prefix)?;
-        let entry = (self.decode)(&kv.value)
-            .and_then(|json| Entry::new(key.into(), kv.mod_revision, &json, &self.selectable).map_err(|e| e.to_string()));
+        let entry = (self.decode)(&kv.value).and_then(|json| {
+            Entry::new(key.into(), kv.mod_revision, &json, &self.selectable).map_err(|e| e.to_string())
+        });
         entry.map(Arc::new).map_err(|e| tracing::error!(key = %kv.key, error = %e, "an object in the store can't be read; it is left out")).ok()
     }
 
@@ -161,13 +162,21 @@ impl Collection {
             for (key, entry) in &fresh {
                 match state.items.get(key) {
                     Some(old) if old.revision == entry.revision => {}
-                    Some(old) => changes.push(Arc::new(Change::new(ChangeKind::Modified, entry.clone(), Some(old.clone())))),
+                    Some(old) => changes.push(Arc::new(Change::new(
+                        ChangeKind::Modified,
+                        entry.clone(),
+                        Some(old.clone()),
+                    ))),
                     None => changes.push(Arc::new(Change::new(ChangeKind::Added, entry.clone(), None))),
                 }
             }
             for (key, old) in &state.items {
                 if !fresh.contains_key(key) {
-                    changes.push(Arc::new(Change::new(ChangeKind::Deleted, Arc::new(old.at(revision)), Some(old.clone()))));
+                    changes.push(Arc::new(Change::new(
+                        ChangeKind::Deleted,
+                        Arc::new(old.at(revision)),
+                        Some(old.clone()),
+                    )));
                 }
             }
             changes.sort_by_key(|c| c.entry.revision);
@@ -272,7 +281,11 @@ impl Collection {
     }
 
     /// Starts a watch of changes after `after`. Answers those already known that fit, and the queue of those to come.
-    pub fn watch(&self, filter: Arc<Filter>, after: Revision) -> Result<(Vec<Arc<Change>>, mpsc::Receiver<Arc<Change>>), TooOld> {
+    pub fn watch(
+        &self,
+        filter: Arc<Filter>,
+        after: Revision,
+    ) -> Result<(Vec<Arc<Change>>, mpsc::Receiver<Arc<Change>>), TooOld> {
         let mut state = self.state();
         if after < state.forgotten {
             return Err(TooOld { forgotten: state.forgotten });
@@ -283,7 +296,11 @@ impl Collection {
     }
 
     /// Starts a watch from now on. Answers all objects, their revision, and the queue of changes to come.
-    pub fn watch_from_now(&self, filter: Arc<Filter>, applied: Revision) -> (Items, Revision, mpsc::Receiver<Arc<Change>>) {
+    pub fn watch_from_now(
+        &self,
+        filter: Arc<Filter>,
+        applied: Revision,
+    ) -> (Items, Revision, mpsc::Receiver<Arc<Change>>) {
         let mut state = self.state();
         let queue = state.add_watcher(filter);
         (state.items.clone(), state.last.max(applied), queue)
@@ -339,7 +356,10 @@ impl State {
             let value = value.as_deref().unwrap_or_default();
             self.tell_indexed(&Index::Field(i, value.into()), change);
             // An object that leaves a selection is told to those who had it.
-            let before = change.old.as_ref().map(|old| old.fields.get(i).and_then(|v| v.as_deref()).unwrap_or_default());
+            let before = change
+                .old
+                .as_ref()
+                .map(|old| old.fields.get(i).and_then(|v| v.as_deref()).unwrap_or_default());
             if let Some(before) = before.filter(|before| *before != value) {
                 self.tell_indexed(&Index::Field(i, before.into()), change);
             }
@@ -349,7 +369,10 @@ impl State {
     fn tell_indexed(&mut self, index: &Index, change: &Arc<Change>) {
         let Some(watchers) = self.watchers.get_mut(index) else { return };
         // A watcher whose queue is full is dropped; its stream ends after what it has, and it starts anew.
-        watchers.retain(|w| !w.filter.concerns(change) && !w.queue.is_closed() || w.filter.concerns(change) && w.queue.try_send(change.clone()).is_ok());
+        watchers.retain(|w| {
+            !w.filter.concerns(change) && !w.queue.is_closed()
+                || w.filter.concerns(change) && w.queue.try_send(change.clone()).is_ok()
+        });
         if watchers.is_empty() {
             self.watchers.remove(index);
         }

@@ -24,7 +24,12 @@ pub struct Entry {
 
 impl Entry {
     /// Makes an entry of JSON written by [`canonical`].
-    pub fn new<P: AsRef<str>>(key: Arc<str>, revision: Revision, stored: &[u8], selectable: &[P]) -> Result<Self, serde_json::Error> {
+    pub fn new<P: AsRef<str>>(
+        key: Arc<str>,
+        revision: Revision,
+        stored: &[u8],
+        selectable: &[P],
+    ) -> Result<Self, serde_json::Error> {
         let plucked = pluck(stored, selectable)?;
         Ok(Entry {
             key,
@@ -147,7 +152,10 @@ mod tests {
     fn revision_is_put_in_and_replaced() {
         let object = json!({"kind": "ConfigMap", "data": {"a": "b"}, "apiVersion": "v1", "metadata": {"name": "x", "resourceVersion": "1"}});
         let stored = canonical(&object).unwrap();
-        assert_eq!(stored, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"b"}}"#);
+        assert_eq!(
+            stored,
+            br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"b"}}"#
+        );
         let entry = Entry::new("ns/x".into(), 7, &stored, &["data.a"]).unwrap();
         assert_eq!(entry.json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#[..]);
         assert_eq!(entry.at(123).json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"123","name":"x"},"data":{"a":"b"}}"#[..]);

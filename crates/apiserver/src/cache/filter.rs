@@ -53,7 +53,9 @@ impl Filter {
                 let value = match test.field {
                     Field::Name => entry.name(),
                     Field::Namespace => entry.namespace(),
-                    Field::Selectable(i) => entry.fields.get(i).and_then(|v| v.as_deref()).unwrap_or_default(),
+                    Field::Selectable(i) => {
+                        entry.fields.get(i).and_then(|v| v.as_deref()).unwrap_or_default()
+                    }
                 };
                 (value == test.value) == test.equal
             })
@@ -81,7 +83,11 @@ impl Filter {
     pub fn index(&self) -> Index {
         if let Some(name) = &self.name {
             let namespace = self.namespace.as_deref().unwrap_or_default();
-            return Index::Key(if namespace.is_empty() { name.as_str().into() } else { format!("{namespace}/{name}").into() });
+            return Index::Key(if namespace.is_empty() {
+                name.as_str().into()
+            } else {
+                format!("{namespace}/{name}").into()
+            });
         }
         let field = self.fields.iter().find_map(|t| match t.field {
             Field::Selectable(i) if t.equal => Some(Index::Field(i, t.value.as_str().into())),

@@ -50,7 +50,10 @@ impl Cache {
 
     /// Adds a resource. If the cache runs already, its objects are loaded before this returns.
     pub async fn add(&self, path: &str, collection: Arc<Collection>) -> Result<(), StoreError> {
-        self.collections.write().unwrap_or_else(PoisonError::into_inner).insert(path.to_string(), collection.clone());
+        self.collections
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(path.to_string(), collection.clone());
         if self.applied() > 0 {
             let (items, revision) = self.read_all(&collection.prefix).await?;
             collection.load(items, revision);
@@ -135,8 +138,13 @@ impl Cache {
         let start = self.store.revision().await?;
         let watch = self.store.watch(ROOT, start).await?;
         let (items, revision) = self.read_all(ROOT).await?;
-        let collections: Vec<(String, Arc<Collection>)> =
-            self.collections.read().unwrap_or_else(PoisonError::into_inner).iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let collections: Vec<(String, Arc<Collection>)> = self
+            .collections
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         let mut by_path: HashMap<String, Vec<KeyValue>> = HashMap::new();
         for kv in items {
             let path = path_of(&kv.key).find(|p| collections.iter().any(|(k, _)| k == p)).map(str::to_string);

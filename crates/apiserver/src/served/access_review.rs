@@ -6,11 +6,17 @@ use api::Status;
 use auth::{Attributes, Decision, User};
 use bytes::Bytes;
 use k8s_openapi::api::authorization::v1::{
-    NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SelfSubjectRulesReview, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+    NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SelfSubjectRulesReview,
+    SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
 use serde_json::{Value, json};
 
-fn decide(request: &Request, user: &User, resource: Option<&ResourceAttributes>, path: Option<&NonResourceAttributes>) -> Result<SubjectAccessReviewStatus, Status> {
+fn decide(
+    request: &Request,
+    user: &User,
+    resource: Option<&ResourceAttributes>,
+    path: Option<&NonResourceAttributes>,
+) -> Result<SubjectAccessReviewStatus, Status> {
     fn text(s: &Option<String>) -> &str {
         s.as_deref().unwrap_or_default()
     }
@@ -28,18 +34,28 @@ fn decide(request: &Request, user: &User, resource: Option<&ResourceAttributes>,
         },
         (None, Some(p)) => Attributes { verb: text(&p.verb), path: text(&p.path), ..Attributes::default() },
         _ => {
-            return Err(Status::failure(422, "Invalid", format!(
-                "{}.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified",
-                request.resource.gvk.kind
-            )));
+            return Err(Status::failure(
+                422,
+                "Invalid",
+                format!(
+                    "{}.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified",
+                    request.resource.gvk.kind
+                ),
+            ));
         }
     };
-    let (allowed, denied, reason) = match request.server.authorizers.authorize(user, &asked, &*request.server) {
+    let (allowed, denied, reason) = match request.server.authorizers.authorize(user, &asked, &*request.server)
+    {
         Decision::Allow => (true, None, String::new()),
         Decision::Deny(reason) => (false, Some(true), reason),
         Decision::NoOpinion(reason) => (false, None, reason),
     };
-    Ok(SubjectAccessReviewStatus { allowed, denied, reason: Some(reason).filter(|r| !r.is_empty()), evaluation_error: None })
+    Ok(SubjectAccessReviewStatus {
+        allowed,
+        denied,
+        reason: Some(reason).filter(|r| !r.is_empty()),
+        evaluation_error: None,
+    })
 }
 
 /// Answers a SubjectAccessReview, a LocalSubjectAccessReview or a SelfSubjectAccessReview.
@@ -51,15 +67,28 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     let user = if request.resource.names.plural == "selfsubjectaccessreviews" {
         request.user.clone()
     } else {
-        let list = |v: Option<&Value>| v.and_then(Value::as_array).map(|a| a.iter().filter_map(Value::as_str).map(Into::into).collect()).unwrap_or_default();
+        let list = |v: Option<&Value>| {
+            v.and_then(Value::as_array)
+                .map(|a| a.iter().filter_map(Value::as_str).map(Into::into).collect())
+                .unwrap_or_default()
+        };
         let text = |name: &str| spec.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
-        User { name: text("user"), uid: text("uid"), groups: list(spec.get("groups")), extra: Default::default() }
+        User {
+            name: text("user"),
+            uid: text("uid"),
+            groups: list(spec.get("groups")),
+            extra: Default::default(),
+        }
     };
     if let Some(r) = &resource
         && request.resource.namespaced
         && r.namespace.as_deref() != Some(&request.info.namespace)
     {
-        return Err(Status::failure(422, "Invalid", "LocalSubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes.namespace: Invalid value: must match metadata.namespace"));
+        return Err(Status::failure(
+            422,
+            "Invalid",
+            "LocalSubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes.namespace: Invalid value: must match metadata.namespace",
+        ));
     }
     let status = decide(request, &user, resource.as_ref(), path.as_ref())?;
     value["status"] = serde_json::to_value(status).map_err(internal)?;
@@ -67,7 +96,11 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
 }
 
 fn part<T: serde::de::DeserializeOwned>(spec: &Value, name: &str) -> Result<Option<T>, Status> {
-    spec.get(name).filter(|v| !v.is_null()).map(|v| serde_json::from_value(v.clone())).transpose().map_err(internal)
+    spec.get(name)
+        .filter(|v| !v.is_null())
+        .map(|v| serde_json::from_value(v.clone()))
+        .transpose()
+        .map_err(internal)
 }
 
 /// Answers a SelfSubjectRulesReview: what the caller may in a namespace.
@@ -81,12 +114,19 @@ pub async fn create_rules(request: &Request, body: Bytes) -> Answer {
     let mut status = SubjectRulesReviewStatus::default();
     if request.user.is_in(auth::MASTERS) {
         let all = || Some(vec!["*".to_string()]);
-        status.resource_rules.push(ResourceRule { verbs: vec!["*".into()], api_groups: all(), resources: all(), resource_names: None });
+        status.resource_rules.push(ResourceRule {
+            verbs: vec!["*".into()],
+            api_groups: all(),
+            resources: all(),
+            resource_names: None,
+        });
         status.non_resource_rules.push(NonResourceRule { verbs: vec!["*".into()], non_resource_urls: all() });
     }
     for rule in request.server.authorizers.rbac.rules(&request.user, &namespace, &*request.server) {
         match rule.non_resource_urls.filter(|u| !u.is_empty()) {
-            Some(urls) => status.non_resource_rules.push(NonResourceRule { verbs: rule.verbs, non_resource_urls: Some(urls) }),
+            Some(urls) => status
+                .non_resource_rules
+                .push(NonResourceRule { verbs: rule.verbs, non_resource_urls: Some(urls) }),
             None => status.resource_rules.push(ResourceRule {
                 verbs: rule.verbs,
                 api_groups: rule.api_groups,

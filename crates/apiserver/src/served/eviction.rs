@@ -13,43 +13,67 @@ use serde_json::{Value, json};
 
 /// Evicts the pod.
 pub async fn create(request: &Request, body: Bytes) -> Answer {
-    let eviction: Eviction = serde_json::from_value(subresource::body_of(request, "eviction", &body)?).map_err(internal)?;
+    let eviction: Eviction =
+        serde_json::from_value(subresource::body_of(request, "eviction", &body)?).map_err(internal)?;
     request.server.consistent().await.map_err(crate::verbs::store_failed)?;
     let name = &request.info.name;
-    let pod: Pod = read::get(&*request.server, &request.info.namespace, name).ok_or_else(|| request.not_found())?;
+    let pod: Pod =
+        read::get(&*request.server, &request.info.namespace, name).ok_or_else(|| request.not_found())?;
     let options = eviction.delete_options.unwrap_or_default();
     let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
-    let free = matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.metadata.deletion_timestamp.is_some();
+    let free =
+        matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.metadata.deletion_timestamp.is_some();
     if !free {
         let labels = pod.metadata.labels.clone();
         let budgets: Vec<PodDisruptionBudget> = read::list(&*request.server, Some(&request.info.namespace));
         let covers = |b: &&PodDisruptionBudget| {
             let selector = b.spec.as_ref().and_then(|s| s.selector.as_ref());
-            selector.is_some_and(|s| LabelSelector::from_object(s).is_ok_and(|s| s.matches_labels(labels.as_ref())))
+            selector.is_some_and(|s| {
+                LabelSelector::from_object(s).is_ok_and(|s| s.matches_labels(labels.as_ref()))
+            })
         };
         let mut covering = budgets.iter().filter(covers);
         if let Some(budget) = covering.next() {
             if covering.next().is_some() {
-                return Err(Status::failure(500, "InternalError", "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."));
+                return Err(Status::failure(
+                    500,
+                    "InternalError",
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
             }
             spend(request, budget, &pod, dry_run).await?;
         }
     }
     crate::verbs::delete::delete_one(request, &options, dry_run).await?;
-    respond::value(request, 201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+    respond::value(
+        request,
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    )
 }
 
 /// Takes one disruption off the budget, or says that none is left.
-async fn spend(request: &Request, budget: &PodDisruptionBudget, pod: &Pod, dry_run: bool) -> Result<(), Status> {
-    let ready = pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status == "True");
-    let always = budget.spec.as_ref().and_then(|s| s.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
+async fn spend(
+    request: &Request,
+    budget: &PodDisruptionBudget,
+    pod: &Pod,
+    dry_run: bool,
+) -> Result<(), Status> {
+    let ready = pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .any(|c| c.type_ == "Ready" && c.status == "True");
+    let always =
+        budget.spec.as_ref().and_then(|s| s.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
     if !ready && always {
         return Ok(());
     }
     let resource = GroupResource::new("policy", "poddisruptionbudgets");
     let catalog = request.server.catalog();
-    let target = catalog.resource(&resource).ok_or_else(|| internal("poddisruptionbudgets are not served"))?.clone();
+    let target =
+        catalog.resource(&resource).ok_or_else(|| internal("poddisruptionbudgets are not served"))?.clone();
     let mut info = request.info.clone();
     info.name = budget.metadata.name.clone().unwrap_or_default();
     let inner = Request::new(
@@ -67,18 +91,25 @@ async fn spend(request: &Request, budget: &PodDisruptionBudget, pod: &Pod, dry_r
         let mut budget: PodDisruptionBudget = serde_json::from_value(old.clone()).map_err(internal)?;
         let generation = budget.metadata.generation.unwrap_or(0);
         let status = budget.status.get_or_insert_default();
-        let (allowed, current) = (status.disruptions_allowed.unwrap_or(0), status.current_healthy.unwrap_or(0));
+        let (allowed, current) =
+            (status.disruptions_allowed.unwrap_or(0), status.current_healthy.unwrap_or(0));
         let desired = status.desired_healthy.unwrap_or(0);
         let healthy_enough = current >= desired && desired > 0;
         if !ready && healthy_enough {
             return Ok(Made { value: old.clone(), applied: true });
         }
         let refuse = |message: &str| {
-            Err(Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
-                .cause("DisruptionBudget", message, ""))
+            Err(Status::too_many_requests(
+                "Cannot evict pod as it would violate the pod's disruption budget.",
+                10,
+            )
+            .cause("DisruptionBudget", message, ""))
         };
         if status.observed_generation.unwrap_or(0) < generation {
-            return refuse(&format!("The disruption budget {} is still being processed by the server.", inner.info.name));
+            return refuse(&format!(
+                "The disruption budget {} is still being processed by the server.",
+                inner.info.name
+            ));
         }
         if allowed <= 0 {
             return refuse(&format!(

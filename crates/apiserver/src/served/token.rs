@@ -21,14 +21,23 @@ const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 /// Issues a token.
 pub async fn create(request: &Request, body: Bytes) -> Answer {
     let Some(signer) = &request.server.signer else {
-        return Err(Status::failure(404, "NotFound", "the server has no key to sign service account tokens with (--service-account-signing-key-file)"));
+        return Err(Status::failure(
+            404,
+            "NotFound",
+            "the server has no key to sign service account tokens with (--service-account-signing-key-file)",
+        ));
     };
     request.server.consistent().await.map_err(crate::verbs::store_failed)?;
-    let account = request.server.entry(&request.resource, &request.info.namespace, &request.info.name).ok_or_else(|| request.not_found())?;
+    let account = request
+        .server
+        .entry(&request.resource, &request.info.namespace, &request.info.name)
+        .ok_or_else(|| request.not_found())?;
     let account = account.value().map_err(internal)?;
-    let text = |v: &Value, path: &str| v.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string();
+    let text =
+        |v: &Value, path: &str| v.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string();
     let account_uid = text(&account, "/metadata/uid");
-    let mut asked: TokenRequest = serde_json::from_value(subresource::body_of(request, "token", &body)?).map_err(internal)?;
+    let mut asked: TokenRequest =
+        serde_json::from_value(subresource::body_of(request, "token", &body)?).map_err(internal)?;
     let mut spec = asked.spec.take().unwrap_or_default();
     let seconds = spec.expiration_seconds.unwrap_or(3600);
     let mut errors = FieldErrors::default();
@@ -40,26 +49,44 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
         errors.invalid(at, &seconds, "may not specify a duration larger than 2^32 seconds");
     }
     if !errors.is_empty() {
-        return Err(Status::invalid(&GroupKind { group: "authentication.k8s.io".into(), kind: "TokenRequest".into() }, &request.info.name, &errors));
+        return Err(Status::invalid(
+            &GroupKind { group: "authentication.k8s.io".into(), kind: "TokenRequest".into() },
+            &request.info.name,
+            &errors,
+        ));
     }
-    let audiences = spec.audiences.take().filter(|a| !a.is_empty()).unwrap_or_else(|| request.server.options.api_audiences());
+    let audiences = spec
+        .audiences
+        .take()
+        .filter(|a| !a.is_empty())
+        .unwrap_or_else(|| request.server.options.api_audiences());
     let namespace = &request.info.namespace;
     let (mut pod, mut secret, mut node) = (None, None, None);
     if let Some(bound) = &spec.bound_object_ref {
-        let (kind, name, uid) = (bound.kind.as_deref().unwrap_or_default(), bound.name.as_deref().unwrap_or_default(), bound.uid.as_deref());
+        let (kind, name, uid) = (
+            bound.kind.as_deref().unwrap_or_default(),
+            bound.name.as_deref().unwrap_or_default(),
+            bound.uid.as_deref(),
+        );
         let server = &*request.server;
         match kind {
             "Pod" => {
                 let there: Pod = read::get(server, namespace, name).ok_or_else(|| missing("pods", name))?;
                 pod = Some(named(&there.metadata, uid, "pods")?);
-                if there.spec.as_ref().and_then(|s| s.service_account_name.as_deref()) != Some(&request.info.name) {
-                    return Err(Status::bad_request(format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name", request.info.name)));
+                if there.spec.as_ref().and_then(|s| s.service_account_name.as_deref())
+                    != Some(&request.info.name)
+                {
+                    return Err(Status::bad_request(format!(
+                        "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name",
+                        request.info.name
+                    )));
                 }
                 let on = there.spec.and_then(|s| s.node_name).unwrap_or_default();
                 node = read::get::<Node>(server, "", &on).map(|n| (on, n.metadata.uid.unwrap_or_default()));
             }
             "Secret" => {
-                let there: Secret = read::get(server, namespace, name).ok_or_else(|| missing("secrets", name))?;
+                let there: Secret =
+                    read::get(server, namespace, name).ok_or_else(|| missing("secrets", name))?;
                 secret = Some(named(&there.metadata, uid, "secrets")?);
             }
             "Node" => {
@@ -70,7 +97,10 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
         }
     }
     let options = &request.server.options;
-    let extend = options.service_account_extend_token_expiration && pod.is_some() && seconds == POD_TOKEN_SECONDS && audiences == options.api_audiences();
+    let extend = options.service_account_extend_token_expiration
+        && pod.is_some()
+        && seconds == POD_TOKEN_SECONDS
+        && audiences == options.api_audiences();
     let lifetime = if extend { EXTENDED_SECONDS } else { seconds };
     let now = request.now.as_second();
     let id = crate::verbs::create::uid();
@@ -97,7 +127,10 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     asked.metadata.name = Some(request.info.name.clone());
     asked.metadata.namespace = Some(namespace.clone());
     asked.metadata.creation_timestamp = Some(Time(request.now));
-    asked.status = Some(k8s_openapi::api::authentication::v1::TokenRequestStatus { expiration_timestamp: Some(expires), token: Some(token) });
+    asked.status = Some(k8s_openapi::api::authentication::v1::TokenRequestStatus {
+        expiration_timestamp: Some(expires),
+        token: Some(token),
+    });
     respond::value(request, 201, &serde_json::to_value(asked).map_err(internal)?)
 }
 
@@ -108,7 +141,13 @@ fn missing(resource: &str, name: &str) -> Status {
 fn named(meta: &ObjectMeta, uid: Option<&str>, resource: &str) -> Result<(String, String), Status> {
     let (name, there) = (meta.name.clone().unwrap_or_default(), meta.uid.clone().unwrap_or_default());
     if let Some(uid) = uid.filter(|u| !u.is_empty() && *u != there) {
-        return Err(Status::conflict(&GroupResource::new("", resource), &name, &format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated")));
+        return Err(Status::conflict(
+            &GroupResource::new("", resource),
+            &name,
+            &format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+            ),
+        ));
     }
     Ok((name, there))
 }

@@ -3,7 +3,9 @@
 use crate::respond;
 use crate::verbs::{Answer, Request, internal};
 use bytes::Bytes;
-use k8s_openapi::api::authentication::v1::{SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo};
+use k8s_openapi::api::authentication::v1::{
+    SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
+};
 
 fn user_info(user: auth::User) -> UserInfo {
     UserInfo {
@@ -28,7 +30,9 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
             user: Some(user_info(user)),
             error: None,
         },
-        Err(e) => TokenReviewStatus { authenticated: Some(false), error: Some(e.0), ..TokenReviewStatus::default() },
+        Err(e) => {
+            TokenReviewStatus { authenticated: Some(false), error: Some(e.0), ..TokenReviewStatus::default() }
+        }
     };
     review.status = Some(status);
     respond::value(request, 201, &serde_json::to_value(review).map_err(internal)?)
@@ -38,7 +42,8 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
 pub async fn create_self(request: &Request, body: Bytes) -> Answer {
     let value = request.decode(&body, &request.resource.schema, &request.resource.gvk)?;
     let mut review: SelfSubjectReview = serde_json::from_value(value).map_err(internal)?;
-    review.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(request.now));
+    review.metadata.creation_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(request.now));
     review.status = Some(SelfSubjectReviewStatus { user_info: Some(user_info(request.user.clone())) });
     respond::value(request, 201, &serde_json::to_value(review).map_err(internal)?)
 }

@@ -16,7 +16,12 @@ pub fn is_connect(subresource: &str) -> bool {
 }
 
 /// Passes the request on.
-pub async fn connect(request: &Request, method: Method, body: Bytes, upgrade: Option<hyper::upgrade::OnUpgrade>) -> Answer {
+pub async fn connect(
+    request: &Request,
+    method: Method,
+    body: Bytes,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Answer {
     request.server.consistent().await.map_err(store_failed)?;
     let target = match (request.resource.names.plural, request.info.subresource.as_str()) {
         ("pods", "proxy") => pod_proxy(request)?,
@@ -24,7 +29,12 @@ pub async fn connect(request: &Request, method: Method, body: Bytes, upgrade: Op
         ("nodes", "proxy") => {
             let (name, port) = name_and_port(&request.info.name);
             let (host, kubelet_port) = node_address(request, name)?;
-            Target { host, port: port.and_then(|p| p.parse().ok()).unwrap_or(kubelet_port), tls: Tls::Kubelet, path: rest(request) }
+            Target {
+                host,
+                port: port.and_then(|p| p.parse().ok()).unwrap_or(kubelet_port),
+                tls: Tls::Kubelet,
+                path: rest(request),
+            }
         }
         ("services", "proxy") => service_proxy(request)?,
         _ => return Err(Status::no_such_path()),
@@ -59,12 +69,15 @@ fn tls_of(scheme: &str) -> Result<Tls, Status> {
     match scheme {
         "" | "http" => Ok(Tls::None),
         "https" => Ok(Tls::Anyone),
-        other => Err(Status::bad_request(format!("invalid scheme {other:?}: only http and https are supported"))),
+        other => {
+            Err(Status::bad_request(format!("invalid scheme {other:?}: only http and https are supported")))
+        }
     }
 }
 
 fn node_address(request: &Request, name: &str) -> Result<(String, u16), Status> {
-    let node: Node = read::get(&*request.server, "", name).ok_or_else(|| Status::not_found(&api::GroupResource::new("", "nodes"), name))?;
+    let node: Node = read::get(&*request.server, "", name)
+        .ok_or_else(|| Status::not_found(&api::GroupResource::new("", "nodes"), name))?;
     let status = node.status.unwrap_or_default();
     let port = status.daemon_endpoints.and_then(|d| d.kubelet_endpoint).map_or(10250, |e| e.port);
     let port = u16::try_from(port).ok().filter(|p| *p > 0).unwrap_or(10250);
@@ -88,7 +101,9 @@ fn pod_on_kubelet(request: &Request, subresource: &str) -> Result<Target, Status
     let query = &request.query;
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     if matches!(subresource, "exec" | "attach") && matches!(phase, "Succeeded" | "Failed") {
-        return Err(Status::bad_request(format!("cannot exec into a container in a completed pod; current phase is {phase}")));
+        return Err(Status::bad_request(format!(
+            "cannot exec into a container in a completed pod; current phase is {phase}"
+        )));
     }
     let mut out = Serializer::new(String::new());
     let path = match subresource {
@@ -102,18 +117,35 @@ fn pod_on_kubelet(request: &Request, subresource: &str) -> Result<Target, Status
             let container = container(request, &pod, query.text("container"))?;
             match subresource {
                 "log" => {
-                    for (flag, given) in [("follow", query.get("follow")), ("previous", query.get("previous")), ("timestamps", query.get("timestamps"))] {
+                    for (flag, given) in [
+                        ("follow", query.get("follow")),
+                        ("previous", query.get("previous")),
+                        ("timestamps", query.get("timestamps")),
+                    ] {
                         if given.is_some() && query.flag(flag) {
                             out.append_pair(flag, "true");
                         }
                     }
                     if query.text("sinceSeconds").is_some() && query.text("sinceTime").is_some() {
-                        return Err(Status::failure(422, "Invalid", format!("PodLogOptions \"{name}\" is invalid: sinceSeconds: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified")));
+                        return Err(Status::failure(
+                            422,
+                            "Invalid",
+                            format!(
+                                "PodLogOptions \"{name}\" is invalid: sinceSeconds: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"
+                            ),
+                        ));
                     }
                     for number in ["tailLines", "limitBytes", "sinceSeconds"] {
                         if let Some(n) = query.number(number)? {
                             if n < i64::from(number != "tailLines") {
-                                return Err(Status::failure(422, "Invalid", format!("PodLogOptions \"{name}\" is invalid: {number}: Invalid value: {n}: must be greater than {}", if number == "tailLines" { "or equal to 0" } else { "0" })));
+                                return Err(Status::failure(
+                                    422,
+                                    "Invalid",
+                                    format!(
+                                        "PodLogOptions \"{name}\" is invalid: {number}: Invalid value: {n}: must be greater than {}",
+                                        if number == "tailLines" { "or equal to 0" } else { "0" }
+                                    ),
+                                ));
                             }
                             out.append_pair(number, &n.to_string());
                         }
@@ -126,7 +158,9 @@ fn pod_on_kubelet(request: &Request, subresource: &str) -> Result<Target, Status
                     format!("/containerLogs/{namespace}/{name}/{container}")
                 }
                 verb => {
-                    for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+                    for (ours, theirs) in
+                        [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+                    {
                         if query.flag(ours) {
                             out.append_pair(theirs, "1");
                         }
@@ -153,16 +187,27 @@ fn container(request: &Request, pod: &Pod, named: Option<&str>) -> Result<String
     let init: Vec<String> = spec.init_containers.iter().flatten().map(|c| c.name.clone()).collect();
     let ephemeral: Vec<String> = spec.ephemeral_containers.iter().flatten().map(|c| c.name.clone()).collect();
     match (named, regular.as_slice()) {
-        (Some(wanted), _) if regular.iter().chain(&init).chain(&ephemeral).any(|c| c == wanted) => Ok(wanted.into()),
-        (Some(wanted), _) => Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}"))),
+        (Some(wanted), _) if regular.iter().chain(&init).chain(&ephemeral).any(|c| c == wanted) => {
+            Ok(wanted.into())
+        }
+        (Some(wanted), _) => {
+            Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}")))
+        }
         (None, [only]) => Ok(only.clone()),
         (None, []) => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
         (None, several) => {
-            let default = pod.metadata.annotations.as_ref().and_then(|a| a.get("kubectl.kubernetes.io/default-container"));
+            let default = pod
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get("kubectl.kubernetes.io/default-container"));
             if let Some(default) = default.filter(|d| several.contains(d)) {
                 return Ok(default.clone());
             }
-            let mut message = format!("a container name must be specified for pod {name}, choose one of: [{}]", several.join(" "));
+            let mut message = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                several.join(" ")
+            );
             if !init.is_empty() {
                 message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -174,42 +219,75 @@ fn container(request: &Request, pod: &Pod, named: Option<&str>) -> Result<String
 fn pod_proxy(request: &Request) -> Result<Target, Status> {
     let (scheme, name, port) = split_name(&request.info.name);
     let pods = api::GroupResource::new("", "pods");
-    let pod: Pod = read::get(&*request.server, &request.info.namespace, name).ok_or_else(|| Status::not_found(&pods, name))?;
+    let pod: Pod = read::get(&*request.server, &request.info.namespace, name)
+        .ok_or_else(|| Status::not_found(&pods, name))?;
     let containers = pod.spec.map(|s| s.containers).unwrap_or_default();
     let ports = || containers.iter().flat_map(|c| c.ports.iter().flatten());
     let number = match port {
         None => ports().next().map_or(80, |p| p.container_port),
         Some(port) => match port.parse() {
             Ok(number) => number,
-            Err(_) => ports().find(|p| p.name.as_deref() == Some(port)).map(|p| p.container_port).ok_or_else(|| Status::bad_request(format!("pod {name} has no port {port}")))?,
+            Err(_) => ports()
+                .find(|p| p.name.as_deref() == Some(port))
+                .map(|p| p.container_port)
+                .ok_or_else(|| Status::bad_request(format!("pod {name} has no port {port}")))?,
         },
     };
-    let host = pod.status.and_then(|s| s.pod_ip).filter(|ip| !ip.is_empty()).ok_or_else(|| Status::bad_request("address not allowed: the pod has none yet"))?;
-    Ok(Target { host, port: u16::try_from(number).map_err(|_| Status::bad_request("the port is out of range"))?, tls: tls_of(scheme)?, path: rest(request) })
+    let host = pod
+        .status
+        .and_then(|s| s.pod_ip)
+        .filter(|ip| !ip.is_empty())
+        .ok_or_else(|| Status::bad_request("address not allowed: the pod has none yet"))?;
+    Ok(Target {
+        host,
+        port: u16::try_from(number).map_err(|_| Status::bad_request("the port is out of range"))?,
+        tls: tls_of(scheme)?,
+        path: rest(request),
+    })
 }
 
 fn service_proxy(request: &Request) -> Result<Target, Status> {
     let (scheme, name, port) = split_name(&request.info.name);
     let services = api::GroupResource::new("", "services");
-    let service: Service = read::get(&*request.server, &request.info.namespace, name).ok_or_else(|| Status::not_found(&services, name))?;
+    let service: Service = read::get(&*request.server, &request.info.namespace, name)
+        .ok_or_else(|| Status::not_found(&services, name))?;
     let ports = service.spec.and_then(|s| s.ports).unwrap_or_default();
     let wanted = match port {
         None if ports.len() == 1 => ports.first(),
         None => None,
         Some(p) => ports.iter().find(|sp| sp.name.as_deref() == Some(p) || p.parse() == Ok(sp.port)),
     };
-    let wanted = wanted.ok_or_else(|| Status::unavailable(format!("no endpoints available for service {:?}", request.info.name)))?;
+    let wanted = wanted.ok_or_else(|| {
+        Status::unavailable(format!("no endpoints available for service {:?}", request.info.name))
+    })?;
     let slices: Vec<EndpointSlice> = read::list(&*request.server, Some(&request.info.namespace));
     let mut candidates: Vec<(String, i32)> = Vec::new();
-    for slice in slices.iter().filter(|s| s.metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/service-name")).is_some_and(|n| n == name)) {
+    for slice in slices.iter().filter(|s| {
+        s.metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get("kubernetes.io/service-name"))
+            .is_some_and(|n| n == name)
+    }) {
         let name_of = |n: &Option<String>| n.clone().unwrap_or_default();
-        let Some(port) = slice.ports.iter().flatten().find(|p| name_of(&p.name) == name_of(&wanted.name)).and_then(|p| p.port) else { continue };
-        let ready = slice.endpoints.iter().flatten().filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true));
+        let Some(port) = slice
+            .ports
+            .iter()
+            .flatten()
+            .find(|p| name_of(&p.name) == name_of(&wanted.name))
+            .and_then(|p| p.port)
+        else {
+            continue;
+        };
+        let ready = slice
+            .endpoints
+            .iter()
+            .flatten()
+            .filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true));
         candidates.extend(ready.filter_map(|e| e.addresses.first().map(|a| (a.clone(), port))));
     }
-    let (host, port) = candidates
-        .choose(&mut rand::rng())
-        .cloned()
-        .ok_or_else(|| Status::unavailable(format!("no endpoints available for service {:?}", request.info.name)))?;
+    let (host, port) = candidates.choose(&mut rand::rng()).cloned().ok_or_else(|| {
+        Status::unavailable(format!("no endpoints available for service {:?}", request.info.name))
+    })?;
     Ok(Target { host, port: u16::try_from(port).unwrap_or(80), tls: tls_of(scheme)?, path: rest(request) })
 }

@@ -40,13 +40,16 @@ pub async fn create_value(request: &Request, mut value: Value) -> Result<Arc<Ent
     api::json::default(&mut value, &resource.schema);
     let mut object = resource.kind.read(&value)?;
     check_scope(request, &mut object)?;
-    let generate = object.meta().name.as_ref().is_none_or(String::is_empty) && object.meta().generate_name.as_ref().is_some_and(|g| !g.is_empty());
+    let generate = object.meta().name.as_ref().is_none_or(String::is_empty)
+        && object.meta().generate_name.as_ref().is_some_and(|g| !g.is_empty());
     let template = generate.then(|| object.clone());
     for _ in 0..GENERATE_TRIES {
         if let Some(template) = &template {
             object = template.clone();
-            let prefix: String = object.meta().generate_name.iter().flat_map(|g| g.chars()).take(MAX_PREFIX).collect();
-            object.meta_mut().name = Some(format!("{prefix}{}", api::names::random_suffix(&mut rand::rng(), SUFFIX)));
+            let prefix: String =
+                object.meta().generate_name.iter().flat_map(|g| g.chars()).take(MAX_PREFIX).collect();
+            object.meta_mut().name =
+                Some(format!("{prefix}{}", api::names::random_suffix(&mut rand::rng(), SUFFIX)));
         }
         match attempt(request, object.clone()).await {
             Err(e) if generate && e.is_already_exists() => {}
@@ -121,7 +124,13 @@ async fn attempt(request: &Request, mut object: Object) -> Result<Arc<Entry>, St
 
 /// Who sets the fields of this request.
 pub fn author<'a>(request: &'a Request, manager: &'a str, subresource: &'a str) -> api::apply::Author<'a> {
-    api::apply::Author { manager, api_version: &request.api_version, subresource, now: request.now, reset: None }
+    api::apply::Author {
+        manager,
+        api_version: &request.api_version,
+        subresource,
+        now: request.now,
+        reset: None,
+    }
 }
 
 /// The kind, as validation's Status names it.
@@ -139,7 +148,13 @@ pub fn uid() -> String {
 }
 
 /// Writes an object if it is as expected. A dry run ends here, with the answer that would be given.
-pub async fn commit(request: &Request, name: &str, expect: Expect, value: &Value, dry_run: bool) -> Result<Result<Arc<Entry>, Status>, StoreError> {
+pub async fn commit(
+    request: &Request,
+    name: &str,
+    expect: Expect,
+    value: &Value,
+    dry_run: bool,
+) -> Result<Result<Arc<Entry>, Status>, StoreError> {
     let resource = &request.resource;
     let key = resource.key(&request.info.namespace, name);
     let json: Bytes = match canonical(value) {
@@ -150,7 +165,11 @@ pub async fn commit(request: &Request, name: &str, expect: Expect, value: &Value
         Ok(collection) => collection,
         Err(e) => return Ok(Err(e)),
     };
-    let entry = |revision| Entry::new(key.as_str().into(), revision, &json, &collection.selectable).map(Arc::new).map_err(internal);
+    let entry = |revision| {
+        Entry::new(key.as_str().into(), revision, &json, &collection.selectable)
+            .map(Arc::new)
+            .map_err(internal)
+    };
     if dry_run {
         let current = match expect {
             Expect::Absent if collection.get(&key).is_some() => return Err(StoreError::Conflict(None)),
@@ -166,7 +185,11 @@ pub async fn commit(request: &Request, name: &str, expect: Expect, value: &Value
     let how = resource.kind.stored();
     let ttl = match how.ttl_seconds {
         0 => None,
-        _ => Some(Duration::from_secs(if resource.names.plural == "events" { request.server.options.event_ttl } else { how.ttl_seconds })),
+        _ => Some(Duration::from_secs(if resource.names.plural == "events" {
+            request.server.options.event_ttl
+        } else {
+            how.ttl_seconds
+        })),
     };
     let commit = Commit {
         key: format!("{}{key}", collection.prefix).into(),

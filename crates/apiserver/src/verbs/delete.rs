@@ -23,11 +23,14 @@ pub fn options(request: &Request, body: &Bytes) -> Result<DeleteOptions, Status>
         let schema = api::schema::builtin()
             .definition("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
             .ok_or_else(|| internal("the schema of DeleteOptions is missing"))?;
-        let bad = |e: &dyn std::fmt::Display| Status::bad_request(format!("the delete options can't be read: {e}"));
+        let bad =
+            |e: &dyn std::fmt::Display| Status::bad_request(format!("the delete options can't be read: {e}"));
         let value = match crate::negotiate::body_format(&request.headers)? {
             crate::negotiate::Format::Json => api::json::decode(body, schema).map_err(|e| bad(&e))?.value,
             crate::negotiate::Format::Yaml => api::yaml::decode(body, schema).map_err(|e| bad(&e))?.value,
-            crate::negotiate::Format::Protobuf => api::protobuf::from_wire(body, schema).map_err(|e| bad(&e))?,
+            crate::negotiate::Format::Protobuf => {
+                api::protobuf::from_wire(body, schema).map_err(|e| bad(&e))?
+            }
         };
         serde_json::from_value(value).map_err(|e| bad(&e))?
     };
@@ -41,12 +44,22 @@ pub fn options(request: &Request, body: &Bytes) -> Result<DeleteOptions, Status>
         options.orphan_dependents = Some(request.query.flag("orphanDependents"));
     }
     if options.propagation_policy.is_some() && options.orphan_dependents.is_some() {
-        return Err(Status::failure(422, "Invalid", "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set"));
+        return Err(Status::failure(
+            422,
+            "Invalid",
+            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set",
+        ));
     }
     if let Some(policy) = options.propagation_policy.as_deref()
         && !matches!(policy, "Foreground" | "Background" | "Orphan")
     {
-        return Err(Status::failure(422, "Invalid", format!("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {policy:?}: supported values: \"Foreground\", \"Background\", \"Orphan\"")));
+        return Err(Status::failure(
+            422,
+            "Invalid",
+            format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {policy:?}: supported values: \"Foreground\", \"Background\", \"Orphan\""
+            ),
+        ));
     }
     Ok(options)
 }
@@ -59,7 +72,13 @@ pub async fn delete(request: &Request, body: Bytes) -> Answer {
     match delete_one(request, &options, dry_run).await? {
         Outcome::Kept(entry) => request.answer(200, &entry),
         Outcome::Gone(last) => {
-            let uid = last.value().map_err(internal)?.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_string();
+            let uid = last
+                .value()
+                .map_err(internal)?
+                .pointer("/metadata/uid")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_string();
             let status = Status::success(&request.resource.group_resource, &request.info.name, &uid);
             Ok(respond::status(&status, request.accepted.format))
         }
@@ -67,7 +86,11 @@ pub async fn delete(request: &Request, body: Bytes) -> Answer {
 }
 
 /// Deletes the object asked for, or begins to. It is kept while something holds it.
-pub async fn delete_one(request: &Request, options: &DeleteOptions, dry_run: bool) -> Result<Outcome, Status> {
+pub async fn delete_one(
+    request: &Request,
+    options: &DeleteOptions,
+    dry_run: bool,
+) -> Result<Outcome, Status> {
     let collection = request.resource.collection("delete")?;
     let key = request.key();
     let mut current = collection.get(&key);
@@ -91,7 +114,9 @@ pub async fn delete_one(request: &Request, options: &DeleteOptions, dry_run: boo
         let plan = plan(request, options, &value, &object)?;
         let done = match plan {
             Plan::Nothing => return Ok(Outcome::Kept(old)),
-            Plan::Remove => remove(request, &old, Expect::Unchanged(old.revision), dry_run).await.map(|_| Outcome::Gone(old.clone())),
+            Plan::Remove => remove(request, &old, Expect::Unchanged(old.revision), dry_run)
+                .await
+                .map(|_| Outcome::Gone(old.clone())),
             Plan::Mark(marked) => mark(request, &old, marked).await?,
         };
         match done {
@@ -103,15 +128,25 @@ pub async fn delete_one(request: &Request, options: &DeleteOptions, dry_run: boo
     Err(Status::modified(&request.resource.group_resource, &request.info.name))
 }
 
-fn preconditions(request: &Request, options: &DeleteOptions, value: &Value, old: &Entry) -> Result<(), Status> {
+fn preconditions(
+    request: &Request,
+    options: &DeleteOptions,
+    value: &Value,
+    old: &Entry,
+) -> Result<(), Status> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
     let conflict = |why: String| Status::conflict(&request.resource.group_resource, &request.info.name, &why);
     let uid = value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
     if let Some(want) = wanted.uid.as_deref().filter(|w| *w != uid) {
-        return Err(conflict(format!("Precondition failed: UID in precondition: {want}, UID in object meta: {uid}")));
+        return Err(conflict(format!(
+            "Precondition failed: UID in precondition: {want}, UID in object meta: {uid}"
+        )));
     }
     if let Some(want) = wanted.resource_version.as_deref().filter(|w| *w != old.revision.to_string()) {
-        return Err(conflict(format!("Precondition failed: ResourceVersion in precondition: {want}, ResourceVersion in object meta: {}", old.revision)));
+        return Err(conflict(format!(
+            "Precondition failed: ResourceVersion in precondition: {want}, ResourceVersion in object meta: {}",
+            old.revision
+        )));
     }
     Ok(())
 }
@@ -123,7 +158,12 @@ enum Plan {
 }
 
 /// Whether the object goes at once, or is marked and waits for its grace period and its finalizers.
-fn plan(request: &Request, options: &DeleteOptions, value: &Value, object: &api::object::Object) -> Result<Plan, Status> {
+fn plan(
+    request: &Request,
+    options: &DeleteOptions,
+    value: &Value,
+    object: &api::object::Object,
+) -> Result<Plan, Status> {
     let kind = &request.resource.kind;
     let mut grace = kind.grace(object, options.grace_period_seconds);
     let mut marked = value.clone();
@@ -185,7 +225,8 @@ fn with_propagation(options: &DeleteOptions, mut finalizers: Vec<String>) -> Vec
         "Foreground" => Some("foregroundDeletion"),
         _ => None,
     };
-    finalizers.retain(|f| !matches!(f.as_str(), "orphan" | "foregroundDeletion") || Some(f.as_str()) == wanted);
+    finalizers
+        .retain(|f| !matches!(f.as_str(), "orphan" | "foregroundDeletion") || Some(f.as_str()) == wanted);
     if let Some(wanted) = wanted
         && !finalizers.iter().any(|f| f == wanted)
     {
@@ -194,13 +235,22 @@ fn with_propagation(options: &DeleteOptions, mut finalizers: Vec<String>) -> Vec
     finalizers
 }
 
-async fn mark(request: &Request, old: &Arc<Entry>, marked: Value) -> Result<Result<Outcome, StoreError>, Status> {
+async fn mark(
+    request: &Request,
+    old: &Arc<Entry>,
+    marked: Value,
+) -> Result<Result<Outcome, StoreError>, Status> {
     let how = How { part: None, checked: false, manager: "" };
     let revision = old.revision;
     let make = move |now: &Value| {
         // Another state than the one the plan was made for: plan again.
-        let same = now.pointer("/metadata/resourceVersion").and_then(Value::as_str) == Some(&revision.to_string());
-        if same { Ok(Made { value: marked.clone(), applied: true }) } else { Err(Status::modified(&request.resource.group_resource, &request.info.name)) }
+        let same =
+            now.pointer("/metadata/resourceVersion").and_then(Value::as_str) == Some(&revision.to_string());
+        if same {
+            Ok(Made { value: marked.clone(), applied: true })
+        } else {
+            Err(Status::modified(&request.resource.group_resource, &request.info.name))
+        }
     };
     match modify(request, how, &make).await {
         Ok(Some(outcome)) => Ok(Ok(outcome)),
@@ -215,7 +265,11 @@ pub async fn delete_collection(request: Arc<Request>, body: Bytes) -> Answer {
     let collection = request.resource.collection("deletecollection")?.clone();
     let options = options(&request, &body)?;
     let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
-    let filter = request.resource.filter(&request.info.namespace, request.query.text("labelSelector"), request.query.text("fieldSelector"))?;
+    let filter = request.resource.filter(
+        &request.info.namespace,
+        request.query.text("labelSelector"),
+        request.query.text("fieldSelector"),
+    )?;
     super::get::wait(&request, None).await?;
     let (items, revision) = collection.snapshot(request.server.cache.applied());
     let wanted = super::list::select(&items, &filter, None, usize::MAX);

@@ -12,7 +12,11 @@ pub const WAIT_FOR_REVISION: Duration = Duration::from_secs(3);
 /// Reads `resourceVersion`: `None` if it is not given.
 pub fn resource_version(request: &Request) -> Result<Option<u64>, Status> {
     let parse = |v: &str| {
-        v.parse().map_err(|_| Status::bad_request(format!("resourceVersion: Invalid value: {v:?}: strconv.ParseUint: parsing {v:?}: invalid syntax")))
+        v.parse().map_err(|_| {
+            Status::bad_request(format!(
+                "resourceVersion: Invalid value: {v:?}: strconv.ParseUint: parsing {v:?}: invalid syntax"
+            ))
+        })
     };
     request.query.text("resourceVersion").map(parse).transpose()
 }
@@ -26,11 +30,8 @@ pub async fn wait(request: &Request, wanted: Option<u64>) -> Result<(), Status> 
                 return Ok(());
             }
             let current = request.server.cache.applied();
-            Err(Status::timeout(format!("Too large resource version: {revision}, current: {current}"), 1).cause(
-                "ResourceVersionTooLarge",
-                "Too large resource version",
-                "",
-            ))
+            Err(Status::timeout(format!("Too large resource version: {revision}, current: {current}"), 1)
+                .cause("ResourceVersionTooLarge", "Too large resource version", ""))
         }
     }
 }

@@ -24,7 +24,11 @@ const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 /// Answers with a collection, or a page of it.
 pub async fn list(request: &Request) -> Answer {
     let collection = request.resource.collection("list")?;
-    let filter = request.resource.filter(&request.info.namespace, request.query.text("labelSelector"), request.query.text("fieldSelector"))?;
+    let filter = request.resource.filter(
+        &request.info.namespace,
+        request.query.text("labelSelector"),
+        request.query.text("fieldSelector"),
+    )?;
     let limit = request.query.number("limit")?.unwrap_or(0).max(0) as usize;
     let (snapshot, revision, after) = match request.query.text("continue") {
         Some(token) => go_on(request, token).await?,
@@ -34,7 +38,9 @@ pub async fn list(request: &Request) -> Answer {
             match (rule, wanted) {
                 (None | Some("NotOlderThan"), wanted) => {
                     if rule.is_some() && wanted.is_none() {
-                        return Err(forbidden_match("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                        return Err(forbidden_match(
+                            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                        ));
                     }
                     wait(request, wanted).await?;
                     let (items, revision) = collection.snapshot(request.server.cache.applied());
@@ -42,18 +48,31 @@ pub async fn list(request: &Request) -> Answer {
                 }
                 (Some("Exact"), Some(revision)) if revision > 0 => {
                     wait(request, Some(revision)).await?;
-                    let items = collection.at(revision, request.server.cache.applied()).ok_or_else(|| too_old(revision))?;
+                    let items = collection
+                        .at(revision, request.server.cache.applied())
+                        .ok_or_else(|| too_old(revision))?;
                     (items, revision, None)
                 }
-                (Some("Exact"), Some(_)) => return Err(forbidden_match("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"")),
-                (Some("Exact"), None) => return Err(forbidden_match("resourceVersionMatch is forbidden unless resourceVersion is provided")),
+                (Some("Exact"), Some(_)) => {
+                    return Err(forbidden_match(
+                        "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                    ));
+                }
+                (Some("Exact"), None) => {
+                    return Err(forbidden_match(
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                    ));
+                }
                 (Some(other), _) => {
-                    return Err(Status::bad_request(format!("resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\"")));
+                    return Err(Status::bad_request(format!(
+                        "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+                    )));
                 }
             }
         }
     };
-    let mut items = select(&snapshot, &filter, after.as_deref(), if limit > 0 { limit + 1 } else { usize::MAX });
+    let mut items =
+        select(&snapshot, &filter, after.as_deref(), if limit > 0 { limit + 1 } else { usize::MAX });
     let mut meta = ListMeta { revision, next: None, remaining: None };
     if limit > 0 && items.len() > limit {
         items.truncate(limit);
@@ -84,7 +103,9 @@ async fn go_on(request: &Request, token: &str) -> Result<(Items, u64, Option<Str
     if resource_version(request)?.is_some_and(|rv| rv != 0) {
         return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }
-    let token: Continue = serde_json::from_slice(&B64.decode(token.trim_end_matches('=')).map_err(|_| bad())?).map_err(|_| bad())?;
+    let token: Continue =
+        serde_json::from_slice(&B64.decode(token.trim_end_matches('=')).map_err(|_| bad())?)
+            .map_err(|_| bad())?;
     if token.v != TOKEN_VERSION || token.start.is_empty() {
         return Err(bad());
     }
@@ -103,7 +124,8 @@ async fn go_on(request: &Request, token: &str) -> Result<(Items, u64, Option<Str
             let mut status = Status::expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
             );
-            status.metadata = serde_json::json!({"continue": B64.encode(serde_json::to_vec(&on).map_err(internal)?)});
+            status.metadata =
+                serde_json::json!({"continue": B64.encode(serde_json::to_vec(&on).map_err(internal)?)});
             Err(status)
         }
     }

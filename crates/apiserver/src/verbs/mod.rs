@@ -79,7 +79,19 @@ impl Request {
         accepted: Accepted,
     ) -> Self {
         let (warnings, api_version) = (Mutex::default(), resource.gvk.api_version());
-        Request { raw_query: None, api_version, server, info, query, headers, user, resource, accepted, now: Timestamp::now(), warnings }
+        Request {
+            raw_query: None,
+            api_version,
+            server,
+            info,
+            query,
+            headers,
+            user,
+            resource,
+            accepted,
+            now: Timestamp::now(),
+            warnings,
+        }
     }
 
     /// A warning for the client.
@@ -103,7 +115,11 @@ impl Request {
             if value != "All" {
                 let mut errors = api::field::FieldErrors::default();
                 errors.not_supported(api::field::FieldPath::root("dryRun"), value, &["All"]);
-                return Err(Status::invalid(&api::GroupKind { group: "meta.k8s.io".into(), kind: "CreateOptions".into() }, "", &errors));
+                return Err(Status::invalid(
+                    &api::GroupKind { group: "meta.k8s.io".into(), kind: "CreateOptions".into() },
+                    "",
+                    &errors,
+                ));
             }
             dry = true;
         }
@@ -115,7 +131,9 @@ impl Request {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(Status::bad_request(format!("fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Warn\", \"Strict\""))),
+            Some(other) => Err(Status::bad_request(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Warn\", \"Strict\""
+            ))),
         }
     }
 
@@ -125,16 +143,25 @@ impl Request {
             return manager.into();
         }
         // As upstream: the user agent up to its version.
-        let agent = self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+        let agent =
+            self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
         let name = agent.split('/').next().unwrap_or_default();
         name.chars().filter(|c| !c.is_control()).take(128).collect()
     }
 
     /// Reads an object out of a body, with its schema, and checks what kind it says it is.
-    pub fn decode(&self, body: &Bytes, schema: &Schema, expected: &GroupVersionKind) -> Result<Value, Status> {
+    pub fn decode(
+        &self,
+        body: &Bytes,
+        schema: &Schema,
+        expected: &GroupVersionKind,
+    ) -> Result<Value, Status> {
         let format = body_format(&self.headers)?;
         let failed = |e: &dyn std::fmt::Display| {
-            Status::bad_request(format!("{} in version {:?} cannot be handled as a {}: {e}", expected.kind, expected.version, expected.kind))
+            Status::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: {e}",
+                expected.kind, expected.version, expected.kind
+            ))
         };
         if body.is_empty() {
             return Err(Status::bad_request("the request has no body: an object was expected"));
@@ -152,7 +179,9 @@ impl Request {
         let said = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
         let (version, kind) = (said("apiVersion"), said("kind"));
         let given = api::GroupVersion::parse(&version);
-        if !kind.is_empty() && kind != expected.kind || !version.is_empty() && (given.group != expected.group || given.version != expected.version) {
+        if !kind.is_empty() && kind != expected.kind
+            || !version.is_empty() && (given.group != expected.group || given.version != expected.version)
+        {
             let got = GroupVersionKind::new(given.group, given.version, kind);
             return Err(Status::bad_request(format!(
                 "the object provided is unrecognized (must be of type {}): its kind is {got}, and {expected} was expected",
@@ -187,7 +216,13 @@ impl Request {
     }
 
     /// The admission request for an operation.
-    pub fn admission<'a>(&'a self, operation: Operation, subresource: &'a str, name: &'a str, old: Option<&'a Object>) -> admission::Request<'a> {
+    pub fn admission<'a>(
+        &'a self,
+        operation: Operation,
+        subresource: &'a str,
+        name: &'a str,
+        old: Option<&'a Object>,
+    ) -> admission::Request<'a> {
         admission::Request {
             operation,
             resource: &self.resource.group_resource,
@@ -225,8 +260,14 @@ impl Request {
 /// What a failure of the store is to a client.
 pub fn store_failed(e: StoreError) -> Status {
     match e {
-        StoreError::Full(why) => Status::failure(507, "InsufficientStorage", format!("the store has no room left; nothing was written: {why}")),
-        StoreError::Compacted(revision) => Status::expired(format!("the resourceVersion {revision} is too old")),
+        StoreError::Full(why) => Status::failure(
+            507,
+            "InsufficientStorage",
+            format!("the store has no room left; nothing was written: {why}"),
+        ),
+        StoreError::Compacted(revision) => {
+            Status::expired(format!("the resourceVersion {revision} is too old"))
+        }
         StoreError::Conflict(_) => Status::internal("the object changed again and again"),
         StoreError::Unavailable(why) => Status::unavailable(why).retry_after(1),
     }

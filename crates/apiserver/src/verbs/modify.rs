@@ -111,9 +111,15 @@ impl From<Status> for Failed {
 }
 
 /// Metadata that only the server writes.
-const SYSTEM_FIELDS: [&str; 6] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
+const SYSTEM_FIELDS: [&str; 6] =
+    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
 
-async fn attempt(request: &Request, how: How<'_>, make: Make<'_>, old_entry: &Arc<Entry>) -> Result<Outcome, Failed> {
+async fn attempt(
+    request: &Request,
+    how: How<'_>,
+    make: Make<'_>,
+    old_entry: &Arc<Entry>,
+) -> Result<Outcome, Failed> {
     let resource = &request.resource;
     let kind = &resource.kind;
     let name = request.info.name.as_str();
@@ -150,7 +156,8 @@ async fn attempt(request: &Request, how: How<'_>, make: Make<'_>, old_entry: &Ar
             return Err(refused.into());
         }
         value = new.to_value().map_err(internal)?;
-        if kind.has_generation() && how.part.is_none_or(|p| p != "status") && spec_changed(&value, &old_value) {
+        if kind.has_generation() && how.part.is_none_or(|p| p != "status") && spec_changed(&value, &old_value)
+        {
             let generation = old.meta().generation.unwrap_or(0) + 1;
             value["metadata"]["generation"] = generation.into();
         }
@@ -163,12 +170,18 @@ async fn attempt(request: &Request, how: How<'_>, make: Make<'_>, old_entry: &Ar
     if same(&value, &old_value) {
         return Ok(Outcome::Kept(old_entry.clone()));
     }
-    let meta_of = |v: &Value, field: &str| v.pointer(&format!("/metadata/{field}")).cloned().unwrap_or_default();
+    let meta_of =
+        |v: &Value, field: &str| v.pointer(&format!("/metadata/{field}")).cloned().unwrap_or_default();
     let deleting = !meta_of(&value, "deletionTimestamp").is_null();
     let expect = Expect::Unchanged(old_entry.revision);
     if deleting && !is_held(request, &value, new_object.as_ref())? {
         let outcome = remove(request, old_entry, expect, dry_run).await.map_err(Failed::Store)?;
-        let last = Entry::new(old_entry.key.clone(), outcome, &crate::cache::entry::canonical(&value).map_err(internal)?, &resource.collection("delete")?.selectable);
+        let last = Entry::new(
+            old_entry.key.clone(),
+            outcome,
+            &crate::cache::entry::canonical(&value).map_err(internal)?,
+            &resource.collection("delete")?.selectable,
+        );
         return Ok(Outcome::Gone(Arc::new(last.map_err(internal)?)));
     }
     let entry = commit(request, name, expect, &value, dry_run).await.map_err(Failed::Store)??;
@@ -177,8 +190,10 @@ async fn attempt(request: &Request, how: How<'_>, make: Make<'_>, old_entry: &Ar
 
 /// Whether a deleted object still waits for someone: finalizers, its grace period, or what its kind says.
 pub fn is_held(request: &Request, value: &Value, object: Option<&Object>) -> Result<bool, Status> {
-    let finalizers = value.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty());
-    let grace = value.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s > 0);
+    let finalizers =
+        value.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty());
+    let grace =
+        value.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s > 0);
     if finalizers || grace {
         return Ok(true);
     }
@@ -189,7 +204,12 @@ pub fn is_held(request: &Request, value: &Value, object: Option<&Object>) -> Res
 }
 
 /// Removes an object from the store.
-pub async fn remove(request: &Request, old: &Arc<Entry>, expect: Expect, dry_run: bool) -> Result<u64, StoreError> {
+pub async fn remove(
+    request: &Request,
+    old: &Arc<Entry>,
+    expect: Expect,
+    dry_run: bool,
+) -> Result<u64, StoreError> {
     if dry_run {
         return Ok(old.revision);
     }
@@ -208,12 +228,18 @@ pub async fn remove(request: &Request, old: &Arc<Entry>, expect: Expect, dry_run
 
 fn preconditions(request: &Request, value: &Value, old: &Entry, old_value: &Value) -> Result<(), Status> {
     let resource = &request.resource;
-    let text = |field: &str| value.pointer(&format!("/metadata/{field}")).and_then(Value::as_str).unwrap_or_default();
+    let text = |field: &str| {
+        value.pointer(&format!("/metadata/{field}")).and_then(Value::as_str).unwrap_or_default()
+    };
     let name = text("name");
     if !name.is_empty() && name != request.info.name {
-        return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", request.info.name)));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            request.info.name
+        )));
     }
-    let (uid, old_uid) = (text("uid"), old_value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default());
+    let (uid, old_uid) =
+        (text("uid"), old_value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default());
     if !uid.is_empty() && uid != old_uid {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
         return Err(Status::conflict(&resource.group_resource, &request.info.name, &why));
@@ -222,13 +248,17 @@ fn preconditions(request: &Request, value: &Value, old: &Entry, old_value: &Valu
         "" | "0" if resource.kind.unconditional_update() => Ok(()),
         "" | "0" => {
             let mut errors = FieldErrors::default();
-            errors.invalid(FieldPath::root("metadata").child("resourceVersion"), &0, "must be specified for an update");
+            errors.invalid(
+                FieldPath::root("metadata").child("resourceVersion"),
+                &0,
+                "must be specified for an update",
+            );
             Err(Status::invalid(&group_kind(request), &request.info.name, &errors))
         }
         version if version == old.revision.to_string() => Ok(()),
-        version if version.parse::<u64>().is_err() => {
-            Err(Status::bad_request(format!("metadata.resourceVersion: Invalid value: {version:?}: must be a number")))
-        }
+        version if version.parse::<u64>().is_err() => Err(Status::bad_request(format!(
+            "metadata.resourceVersion: Invalid value: {version:?}: must be a number"
+        ))),
         _ => Err(Status::modified(&resource.group_resource, &request.info.name)),
     }
 }
@@ -280,7 +310,13 @@ fn copy_from(old: &Value, metadata: &mut Value, field: &str) {
     };
 }
 
-fn check(request: &Request, how: How<'_>, new: &Object, old: &Object, admission: &admission::Request<'_>) -> Result<(), Status> {
+fn check(
+    request: &Request,
+    how: How<'_>,
+    new: &Object,
+    old: &Object,
+    admission: &admission::Request<'_>,
+) -> Result<(), Status> {
     let resource = &request.resource;
     let mut errors = FieldErrors::default();
     meta::validate(new.meta(), resource.namespaced, |_, _| Vec::new(), &mut errors);
@@ -305,12 +341,16 @@ fn spec_changed(new: &Value, old: &Value) -> bool {
 /// Whether nothing differs but the resourceVersion and the times in managedFields.
 fn same(new: &Value, old: &Value) -> bool {
     let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return new == old };
-    let rest = |m: &Map<String, Value>, n: &Map<String, Value>| m.iter().all(|(k, v)| k == "metadata" || n.get(k) == Some(v));
+    let rest = |m: &Map<String, Value>, n: &Map<String, Value>| {
+        m.iter().all(|(k, v)| k == "metadata" || n.get(k) == Some(v))
+    };
     if !rest(a, b) || !rest(b, a) {
         return false;
     }
     let empty = Map::new();
-    let meta = |m: &'_ Map<String, Value>| m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_else(|| empty.clone());
+    let meta = |m: &'_ Map<String, Value>| {
+        m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_else(|| empty.clone())
+    };
     let (mut a, mut b) = (meta(a), meta(b));
     for m in [&mut a, &mut b] {
         m.remove("resourceVersion");

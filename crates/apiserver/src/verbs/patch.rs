@@ -19,17 +19,21 @@ enum Patch {
 const TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
 
 fn read(request: &Request, body: &Bytes) -> Result<Patch, Status> {
-    let json = || api::json::decode_any(body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")));
+    let json =
+        || api::json::decode_any(body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")));
     match content_type(&request.headers) {
         "application/json-patch+json" => Ok(Patch::Json(json()?)),
         "application/merge-patch+json" => Ok(Patch::Merge(json()?)),
         "application/strategic-merge-patch+json" if request.resource.schema.custom => {
-            Err(Status::unsupported_media_type("the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"))
+            Err(Status::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            ))
         }
         "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json()?)),
         "application/apply-patch+yaml" => {
             let schema = &request.resource.schema;
-            let decoded = api::yaml::decode(body, schema).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+            let decoded = api::yaml::decode(body, schema)
+                .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
             request.faults_of(decoded.unknown, decoded.duplicates)?;
             Ok(Patch::Apply(decoded.value))
         }
@@ -46,17 +50,21 @@ pub async fn patch(request: &Request, body: Bytes, part: Option<&str>) -> Answer
     let force = request.query.flag("force");
     if let Patch::Apply(config) = &patch {
         if request.query.text("fieldManager").is_none() {
-            return Err(Status::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+            return Err(Status::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
         }
         check_config(request, config)?;
     } else if request.query.get("force").is_some() {
-        return Err(Status::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch"));
+        return Err(Status::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
+        ));
     }
     let manager = request.manager();
     let how = How { part, checked: true, manager: &manager };
     let make = |old: &Value| make(request, &patch, old, part, &manager, force);
     match modify(request, how, &make).await? {
-        Some(outcome) => request.answer(200, &*outcome.entry()),
+        Some(outcome) => request.answer(200, &outcome.entry()),
         None => match patch {
             Patch::Apply(config) if part.is_none() => create(request, &config, &manager, force).await,
             _ => Err(request.not_found()),
@@ -70,12 +78,18 @@ fn check_config(request: &Request, config: &Value) -> Result<(), Status> {
     if text("apiVersion") != request.api_version || text("kind") != gvk.kind {
         return Err(Status::bad_request(format!(
             "incorrect type: {} in {} was expected, the applied configuration is {} in {}",
-            gvk.kind, request.api_version, text("kind"), text("apiVersion")
+            gvk.kind,
+            request.api_version,
+            text("kind"),
+            text("apiVersion")
         )));
     }
     let name = config.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     if !name.is_empty() && name != request.info.name {
-        return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", request.info.name)));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            request.info.name
+        )));
     }
     if config.pointer("/metadata/managedFields").is_some_and(|f| f.as_array().is_none_or(|a| !a.is_empty())) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
@@ -83,7 +97,14 @@ fn check_config(request: &Request, config: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-fn make(request: &Request, patch: &Patch, old: &Value, part: Option<&str>, manager: &str, force: bool) -> Result<Made, Status> {
+fn make(
+    request: &Request,
+    patch: &Patch,
+    old: &Value,
+    part: Option<&str>,
+    manager: &str,
+    force: bool,
+) -> Result<Made, Status> {
     let schema = &request.resource.schema;
     let mut value = old.clone();
     let failed = |e: api::patch::PatchError| {
@@ -92,7 +113,11 @@ fn make(request: &Request, patch: &Patch, old: &Value, part: Option<&str>, manag
             422 => "Invalid",
             _ => "BadRequest",
         };
-        let message = if e.http_code() == 422 { format!("the server rejected our request due to an error in our request: {e}") } else { e.to_string() };
+        let message = if e.http_code() == 422 {
+            format!("the server rejected our request due to an error in our request: {e}")
+        } else {
+            e.to_string()
+        };
         Status::failure(e.http_code(), reason, message)
     };
     match patch {
@@ -106,7 +131,14 @@ fn make(request: &Request, patch: &Patch, old: &Value, part: Option<&str>, manag
         }
     }
     let decoded = api::json::check(value, schema).map_err(|e| {
-        Status::failure(422, "Invalid", format!("{} in version {:?} cannot be handled as a {}: {e}", request.resource.gvk.kind, request.resource.gvk.version, request.resource.gvk.kind))
+        Status::failure(
+            422,
+            "Invalid",
+            format!(
+                "{} in version {:?} cannot be handled as a {}: {e}",
+                request.resource.gvk.kind, request.resource.gvk.version, request.resource.gvk.kind
+            ),
+        )
     })?;
     request.faults_of(decoded.unknown, decoded.duplicates)?;
     let mut value = decoded.value;
@@ -114,12 +146,18 @@ fn make(request: &Request, patch: &Patch, old: &Value, part: Option<&str>, manag
     for field in ["apiVersion", "kind"] {
         if value.get(field) != old.get(field) {
             let text = |v: &Value| v.get(field).and_then(Value::as_str).unwrap_or_default().to_string();
-            return Err(Status::bad_request(format!("{field} can't be changed from {:?} to {:?}", text(old), text(&value))));
+            return Err(Status::bad_request(format!(
+                "{field} can't be changed from {:?} to {:?}",
+                text(old),
+                text(&value)
+            )));
         }
     }
     // A patch that names no managedFields must not seem to set them; one that empties them does.
-    if !matches!(patch, Patch::Json(_)) && value.pointer("/metadata/managedFields").is_none()
-        && let (Some(fields), Some(Value::Object(meta))) = (old.pointer("/metadata/managedFields"), value.get_mut("metadata"))
+    if !matches!(patch, Patch::Json(_))
+        && value.pointer("/metadata/managedFields").is_none()
+        && let (Some(fields), Some(Value::Object(meta))) =
+            (old.pointer("/metadata/managedFields"), value.get_mut("metadata"))
     {
         meta.insert("managedFields".into(), fields.clone());
     }

@@ -17,7 +17,8 @@ fn scale_of(request: &Request, entry: &Entry) -> Result<Value, Status> {
 
 fn scale_of_value(request: &Request, value: &Value) -> Result<Value, Status> {
     let object = request.resource.kind.read(value)?;
-    let (replicas, current, selector) = request.resource.kind.scale(&object).ok_or_else(Status::no_such_path)?;
+    let (replicas, current, selector) =
+        request.resource.kind.scale(&object).ok_or_else(Status::no_such_path)?;
     let meta = |field: &str| value.pointer(&format!("/metadata/{field}")).cloned().unwrap_or_default();
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -30,7 +31,9 @@ fn scale_of_value(request: &Request, value: &Value) -> Result<Value, Status> {
         status["selector"] = selector.into();
     }
     let spec = if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) };
-    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+    Ok(
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
+    )
 }
 
 /// Answers with the scale.
@@ -53,13 +56,16 @@ pub async fn write(request: &Request, body: Bytes) -> Answer {
             Some(sent) => sent.clone(),
             None => {
                 let mut scale = scale_of_value(request, old)?;
-                let bad = |e: &dyn std::fmt::Display| Status::bad_request(format!("error decoding patch: {e}"));
+                let bad =
+                    |e: &dyn std::fmt::Display| Status::bad_request(format!("error decoding patch: {e}"));
                 let patch = match content_type(&request.headers) {
                     "application/apply-patch+yaml" => api::yaml::decode_any(&body).map_err(|e| bad(&e))?,
                     _ => api::json::decode_any(&body).map_err(|e| bad(&e))?,
                 };
                 match content_type(&request.headers) {
-                    "application/json-patch+json" => api::patch::json_patch(&mut scale, &patch).map_err(|e| bad(&e))?,
+                    "application/json-patch+json" => {
+                        api::patch::json_patch(&mut scale, &patch).map_err(|e| bad(&e))?
+                    }
                     _ => api::patch::merge(&mut scale, patch),
                 }
                 api::json::check(scale, schema).map_err(|e| bad(&e))?.value
@@ -68,8 +74,16 @@ pub async fn write(request: &Request, body: Bytes) -> Answer {
         let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
         if replicas < 0 {
             let mut errors = FieldErrors::default();
-            errors.invalid(FieldPath::root("spec").child("replicas"), &replicas, "must be greater than or equal to 0");
-            return Err(Status::invalid(&GroupKind { group: "autoscaling".into(), kind: "Scale".into() }, &request.info.name, &errors));
+            errors.invalid(
+                FieldPath::root("spec").child("replicas"),
+                &replicas,
+                "must be greater than or equal to 0",
+            );
+            return Err(Status::invalid(
+                &GroupKind { group: "autoscaling".into(), kind: "Scale".into() },
+                &request.info.name,
+                &errors,
+            ));
         }
         let mut object = request.resource.kind.read(old)?;
         request.resource.kind.set_scale(&mut object, replicas as i32);

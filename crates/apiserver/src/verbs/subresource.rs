@@ -13,7 +13,13 @@ use std::sync::Arc;
 /// The subresource a request names.
 pub fn find(request: &Request) -> Result<Subresource, Status> {
     let name = request.info.subresource.as_str();
-    request.resource.kind.subresources().into_iter().find(|s| s.name() == name).ok_or_else(Status::no_such_path)
+    request
+        .resource
+        .kind
+        .subresources()
+        .into_iter()
+        .find(|s| s.name() == name)
+        .ok_or_else(Status::no_such_path)
 }
 
 /// Answers a request for a subresource whose body has been read.
@@ -34,7 +40,8 @@ pub async fn answer(request: Arc<Request>, subresource: Subresource, body: Bytes
 
 /// The body of a POST to a subresource, in its own kind.
 pub fn body_of(request: &Request, subresource: &str, body: &Bytes) -> Result<Value, Status> {
-    let ((group, version, kind), _) = request.resource.kind.served(subresource).ok_or_else(Status::no_such_path)?;
+    let ((group, version, kind), _) =
+        request.resource.kind.served(subresource).ok_or_else(Status::no_such_path)?;
     let gvk = GroupVersionKind::new(group, version, kind);
     let schema = builtin().kind(&gvk).ok_or_else(|| internal(format!("the schema of {gvk} is missing")))?;
     let mut value = request.decode(body, schema, &gvk)?;
@@ -52,7 +59,11 @@ async fn edit(request: &Request, name: &'static str, body: Bytes) -> Answer {
     };
     let how = How { part: None, checked: false, manager: &manager };
     match modify(request, how, &make).await? {
-        Some(_) => respond::value(request, 201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})),
+        Some(_) => respond::value(
+            request,
+            201,
+            &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+        ),
         None => Err(request.not_found()),
     }
 }

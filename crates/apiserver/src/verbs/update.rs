@@ -12,7 +12,7 @@ pub async fn update(request: &Request, body: Bytes, part: Option<&str>) -> Answe
     let how = How { part, checked: true, manager: &manager };
     let make = |_: &_| Ok(Made { value: value.clone(), applied: false });
     match modify(request, how, &make).await? {
-        Some(outcome) => request.answer(200, &*outcome.entry()),
+        Some(outcome) => request.answer(200, &outcome.entry()),
         None if part.is_none() && request.resource.kind.create_on_update() => {
             let entry = super::create::create_value(request, value).await?;
             request.answer(201, &entry)

@@ -39,11 +39,17 @@ pub async fn watch(request: Arc<Request>) -> Answer {
         fields = if fields.is_empty() { term } else { format!("{fields},{term}") };
     }
     let fields = Some(fields.as_str()).filter(|f| !f.is_empty());
-    let filter = Arc::new(request.resource.filter(&request.info.namespace, request.query.text("labelSelector"), fields)?);
+    let filter = Arc::new(request.resource.filter(
+        &request.info.namespace,
+        request.query.text("labelSelector"),
+        fields,
+    )?);
     let bookmarks = request.query.flag("allowWatchBookmarks");
     let initial = match request.query.get("sendInitialEvents") {
         Some(_) if request.query.text("resourceVersionMatch") != Some("NotOlderThan") => {
-            return Err(Status::bad_request("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            return Err(Status::bad_request(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
         }
         Some(_) => Some(request.query.flag("sendInitialEvents")),
         None => None,
@@ -66,7 +72,8 @@ pub async fn watch(request: Arc<Request>) -> Answer {
         // What is there first.
         (initial, wanted) => {
             wait(&request, wanted.filter(|_| initial.is_none() || wanted.is_some_and(|w| w > 0))).await?;
-            let (items, revision, changes) = collection.watch_from_now(filter.clone(), request.server.cache.applied());
+            let (items, revision, changes) =
+                collection.watch_from_now(filter.clone(), request.server.cache.applied());
             pending.extend(select(&items, &filter, None, usize::MAX).into_iter().map(Out::Existing));
             if initial == Some(true) && bookmarks {
                 pending.push_back(Out::Bookmark { revision, end_of_list: true });
@@ -148,9 +155,15 @@ impl WatchBody {
                 }
                 let gvk = &self.request.resource.gvk;
                 let object = match &self.request.accepted.view {
-                    View::Whole => json!({"kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata}),
-                    View::Table(version) => json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata, "columnDefinitions": null, "rows": []}),
-                    View::Metadata(version) => json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}),
+                    View::Whole => {
+                        json!({"kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata})
+                    }
+                    View::Table(version) => {
+                        json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata, "columnDefinitions": null, "rows": []})
+                    }
+                    View::Metadata(version) => {
+                        json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
+                    }
                 };
                 self.frame("BOOKMARK", &object)
             }
@@ -199,7 +212,10 @@ impl http_body::Body for WatchBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let mut one: Option<Bytes> = None;
         let mut many = BytesMut::new();

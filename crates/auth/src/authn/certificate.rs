@@ -6,7 +6,8 @@ use crate::User;
 
 /// The user a certificate, DER, stands for.
 pub fn user(der: &[u8]) -> Result<User, Rejected> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|e| Rejected(format!("the client certificate can't be read: {e}")))?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(der)
+        .map_err(|e| Rejected(format!("the client certificate can't be read: {e}")))?;
     let subject = certificate.subject();
     let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| a.as_str().unwrap_or_default().to_string();
     let name = subject.iter_common_name().next().map(text).unwrap_or_default();

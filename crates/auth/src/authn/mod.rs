@@ -58,7 +58,12 @@ impl Tokens {
     }
 
     /// The same for certain audiences, as a TokenReview asks; never from memory.
-    pub fn review(&self, token: &str, audiences: &[String], reader: &dyn ObjectReader) -> Result<User, Rejected> {
+    pub fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+        reader: &dyn ObjectReader,
+    ) -> Result<User, Rejected> {
         match self.file.user(token) {
             Some(user) => Ok(with_authenticated(user.clone())),
             None => Ok(with_authenticated(self.look(token, audiences, reader)?)),

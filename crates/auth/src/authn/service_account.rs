@@ -23,7 +23,12 @@ const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 
 impl ServiceAccounts {
     /// The account's user, if the token is good for one of `audiences`, or for us if there are none.
-    pub fn user(&self, token: &str, audiences: &[String], reader: &dyn ObjectReader) -> Result<User, Rejected> {
+    pub fn user(
+        &self,
+        token: &str,
+        audiences: &[String],
+        reader: &dyn ObjectReader,
+    ) -> Result<User, Rejected> {
         let claims = self.verifier.verify(token).map_err(|e| Rejected(e.to_string()))?;
         let issuer = claims["iss"].as_str().unwrap_or_default();
         if issuer == LEGACY_ISSUER {
@@ -49,10 +54,16 @@ impl ServiceAccounts {
         }
         let bound = &claims["kubernetes.io"];
         let namespace = bound["namespace"].as_str().unwrap_or_default();
-        let account = Named::of(&bound["serviceaccount"]).ok_or_else(|| Rejected("the token names no service account".into()))?;
-        account.check(read::get::<ServiceAccount>(reader, namespace, account.name).map(|a| a.metadata), "service account")?;
+        let account = Named::of(&bound["serviceaccount"])
+            .ok_or_else(|| Rejected("the token names no service account".into()))?;
+        account.check(
+            read::get::<ServiceAccount>(reader, namespace, account.name).map(|a| a.metadata),
+            "service account",
+        )?;
         let mut user = User::service_account(namespace, account.name, account.uid);
-        let mut extra = |key: &str, value: &str| user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.into()]);
+        let mut extra = |key: &str, value: &str| {
+            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.into()])
+        };
         if let Some(id) = claims["jti"].as_str() {
             extra("credential-id", &format!("JTI={id}"));
         }
@@ -62,7 +73,8 @@ impl ServiceAccounts {
             extra("pod-uid", pod.uid);
         }
         if let Some(secret) = Named::of(&bound["secret"]) {
-            secret.check(read::get::<Secret>(reader, namespace, secret.name).map(|s| s.metadata), "secret")?;
+            secret
+                .check(read::get::<Secret>(reader, namespace, secret.name).map(|s| s.metadata), "secret")?;
         }
         if let Some(node) = Named::of(&bound["node"]) {
             // With a pod, the node is told but need not be there any more.
@@ -89,23 +101,33 @@ impl<'a> Named<'a> {
     fn check(&self, there: Option<ObjectMeta>, what: &str) -> Result<(), Rejected> {
         let there = there.ok_or_else(|| Rejected(format!("the token's {what} {} is gone", self.name)))?;
         // A minute of grace, as upstream gives, lets what is being deleted finish its work.
-        let ended = there.deletion_timestamp.is_some_and(|d| d.0.as_second() + 60 < jiff::Timestamp::now().as_second());
+        let ended = there
+            .deletion_timestamp
+            .is_some_and(|d| d.0.as_second() + 60 < jiff::Timestamp::now().as_second());
         if there.uid.as_deref() != Some(self.uid) || ended {
-            return Err(Rejected(format!("the token's {what} {} is another one now, or is being deleted", self.name)));
+            return Err(Rejected(format!(
+                "the token's {what} {} is another one now, or is being deleted",
+                self.name
+            )));
         }
         Ok(())
     }
 }
 
 fn legacy_user(claims: &Value, token: &str, reader: &dyn ObjectReader) -> Result<User, Rejected> {
-    let claim = |name: &str| claims[format!("kubernetes.io/serviceaccount/{name}")].as_str().unwrap_or_default();
+    let claim =
+        |name: &str| claims[format!("kubernetes.io/serviceaccount/{name}")].as_str().unwrap_or_default();
     let namespace = claim("namespace");
-    let secret: Secret = read::get(reader, namespace, claim("secret.name")).ok_or_else(|| Rejected("the token's secret is gone".into()))?;
+    let secret: Secret = read::get(reader, namespace, claim("secret.name"))
+        .ok_or_else(|| Rejected("the token's secret is gone".into()))?;
     let kept = secret.data.as_ref().and_then(|d| d.get("token"));
     if kept.is_none_or(|kept| kept.0 != token.as_bytes()) || secret.metadata.deletion_timestamp.is_some() {
         return Err(Rejected("the token is not the one in its secret".into()));
     }
     let account = Named { name: claim("service-account.name"), uid: claim("service-account.uid") };
-    account.check(read::get::<ServiceAccount>(reader, namespace, account.name).map(|a| a.metadata), "service account")?;
+    account.check(
+        read::get::<ServiceAccount>(reader, namespace, account.name).map(|a| a.metadata),
+        "service account",
+    )?;
     Ok(User::service_account(namespace, account.name, account.uid))
 }

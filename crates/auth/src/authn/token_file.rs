@@ -19,13 +19,23 @@ impl TokenFile {
             }
             let columns = columns(line);
             let [token, name, uid, rest @ ..] = columns.as_slice() else {
-                return Err(Rejected(format!("line {}: a token, a user and a uid are needed, separated by commas", number + 1)));
+                return Err(Rejected(format!(
+                    "line {}: a token, a user and a uid are needed, separated by commas",
+                    number + 1
+                )));
             };
             if token.is_empty() {
                 return Err(Rejected(format!("line {}: the token is empty", number + 1)));
             }
-            let groups = rest.first().map(|g| g.split(',').map(|g| g.trim().to_string()).filter(|g| !g.is_empty()).collect());
-            let user = User { name: name.clone(), uid: uid.clone(), groups: groups.unwrap_or_default(), ..User::default() };
+            let groups = rest
+                .first()
+                .map(|g| g.split(',').map(|g| g.trim().to_string()).filter(|g| !g.is_empty()).collect());
+            let user = User {
+                name: name.clone(),
+                uid: uid.clone(),
+                groups: groups.unwrap_or_default(),
+                ..User::default()
+            };
             users.insert(token.clone(), user);
         }
         Ok(TokenFile(users))
@@ -60,7 +70,8 @@ mod tests {
 
     #[test]
     fn lines_are_read() {
-        let file = TokenFile::parse("# c\nabc,admin,1,\"system:masters,x\"\n\ndef,bob,2\nghi,eve,3,g\n").unwrap();
+        let file =
+            TokenFile::parse("# c\nabc,admin,1,\"system:masters,x\"\n\ndef,bob,2\nghi,eve,3,g\n").unwrap();
         assert_eq!(file.user("abc").unwrap().groups, ["system:masters", "x"]);
         assert_eq!(file.user("def").unwrap().name, "bob");
         assert_eq!(file.user("ghi").unwrap().groups, ["g"]);

@@ -24,9 +24,10 @@ pub fn authorize(user: &User, asked: &Attributes<'_>, reader: &dyn ObjectReader)
             }
             allow_if(pods_on(node, asked.namespace, reader).any(|p| refers(&p, asked)), no_path)
         }
-        ("", "persistentvolumeclaims", "") if asked.verb == "get" => {
-            allow_if(pods_on(node, asked.namespace, reader).any(|p| claims(&p).any(|c| c == asked.name)), no_path)
-        }
+        ("", "persistentvolumeclaims", "") if asked.verb == "get" => allow_if(
+            pods_on(node, asked.namespace, reader).any(|p| claims(&p).any(|c| c == asked.name)),
+            no_path,
+        ),
         ("", "persistentvolumes", "") if asked.verb == "get" => {
             let bound: Option<PersistentVolume> = read::get(reader, "", asked.name);
             let claim = bound.and_then(|v| v.spec).and_then(|s| s.claim_ref);
@@ -44,12 +45,19 @@ pub fn authorize(user: &User, asked: &Attributes<'_>, reader: &dyn ObjectReader)
             allow_if(pods_on(node, asked.namespace, reader).any(|p| account(&p) == asked.name), no_path)
         }
         ("coordination.k8s.io", "leases", "") => {
-            let own = asked.namespace == "kube-node-lease" && (asked.name == node || asked.verb == "create" && asked.name.is_empty());
-            allow_if(own && matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete"), "can only access own lease")
+            let own = asked.namespace == "kube-node-lease"
+                && (asked.name == node || asked.verb == "create" && asked.name.is_empty());
+            allow_if(
+                own && matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete"),
+                "can only access own lease",
+            )
         }
         ("storage.k8s.io", "csinodes", "") => {
             let own = asked.name == node || asked.verb == "create" && asked.name.is_empty();
-            allow_if(own && matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete"), "can only access own CSINode")
+            allow_if(
+                own && matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete"),
+                "can only access own CSINode",
+            )
         }
         ("storage.k8s.io", "volumeattachments", "") if asked.verb == "get" => Decision::Allow,
         _ => allow_if(general(asked, node), ""),
@@ -62,17 +70,27 @@ fn general(asked: &Attributes<'_>, node: &str) -> bool {
     let own = asked.name == node;
     match (asked.group, asked.resource, asked.subresource) {
         ("authentication.k8s.io", "tokenreviews", "") => asked.verb == "create",
-        ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => asked.verb == "create",
+        ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
+            asked.verb == "create"
+        }
         ("", "services", "") => read,
-        ("", "nodes", "") => (asked.verb == "create") || (read && (own || asked.verb != "get")) || (own && matches!(asked.verb, "update" | "patch")),
+        ("", "nodes", "") => {
+            (asked.verb == "create")
+                || (read && (own || asked.verb != "get"))
+                || (own && matches!(asked.verb, "update" | "patch"))
+        }
         ("", "nodes", "status") => own && matches!(asked.verb, "update" | "patch"),
-        ("", "events", "") | ("events.k8s.io", "events", "") => matches!(asked.verb, "create" | "update" | "patch"),
+        ("", "events", "") | ("events.k8s.io", "events", "") => {
+            matches!(asked.verb, "create" | "update" | "patch")
+        }
         // Which pods is NodeRestriction's to say.
         ("", "pods", "") => read || matches!(asked.verb, "create" | "delete"),
         ("", "pods", "status") => matches!(asked.verb, "update" | "patch"),
         ("", "pods", "eviction") => asked.verb == "create",
         ("", "persistentvolumeclaims", "status") => matches!(asked.verb, "get" | "update" | "patch"),
-        ("certificates.k8s.io", "certificatesigningrequests", "") => matches!(asked.verb, "create" | "get" | "list" | "watch"),
+        ("certificates.k8s.io", "certificatesigningrequests", "") => {
+            matches!(asked.verb, "create" | "get" | "list" | "watch")
+        }
         ("certificates.k8s.io", "clustertrustbundles", "") => read,
         ("node.k8s.io", "runtimeclasses", "") | ("storage.k8s.io", "csidrivers", "") => read,
         ("resource.k8s.io", "resourceclaims", "") => asked.verb == "get",
@@ -120,7 +138,11 @@ fn refers(pod: &PodSpec, asked: &Attributes<'_>) -> bool {
         let projected = v.projected.iter().flat_map(|p| p.sources.iter().flatten());
         if secret {
             is(v.secret.as_ref().and_then(|s| s.secret_name.as_deref()))
-                || is(v.csi.as_ref().and_then(|c| c.node_publish_secret_ref.as_ref()).map(|r| r.name.as_str()))
+                || is(v
+                    .csi
+                    .as_ref()
+                    .and_then(|c| c.node_publish_secret_ref.as_ref())
+                    .map(|r| r.name.as_str()))
                 || projected.into_iter().any(|s| is(s.secret.as_ref().map(|s| s.name.as_str())))
         } else {
             is(v.config_map.as_ref().map(|c| c.name.as_str()))

@@ -2,7 +2,9 @@
 
 use crate::{Attributes, Decision, User};
 use api::read::{self, ObjectReader};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -63,7 +65,13 @@ impl Rbac {
     }
 
     /// Those of `wanted` that the user's own rules do not cover: nobody grants what they have not.
-    pub fn escalates(&self, user: &User, namespace: &str, wanted: &[PolicyRule], reader: &dyn ObjectReader) -> Vec<PolicyRule> {
+    pub fn escalates(
+        &self,
+        user: &User,
+        namespace: &str,
+        wanted: &[PolicyRule],
+        reader: &dyn ObjectReader,
+    ) -> Vec<PolicyRule> {
         let own = self.rules(user, namespace, reader);
         wanted.iter().flat_map(split).filter(|rule| !own.iter().any(|have| covers(have, rule))).collect()
     }
@@ -71,10 +79,13 @@ impl Rbac {
 
 impl Grants {
     fn visit(&self, user: &User, namespace: &str, mut f: impl FnMut(&PolicyRule) -> bool) {
-        let who = std::iter::once(Grantee::User(user.name.clone())).chain(user.groups.iter().cloned().map(Grantee::Group));
+        let who = std::iter::once(Grantee::User(user.name.clone()))
+            .chain(user.groups.iter().cloned().map(Grantee::Group));
         let who: Vec<Grantee> = who.collect();
         let scopes = [Some(&self.everywhere), self.within.get(namespace).filter(|_| !namespace.is_empty())];
-        for rules in scopes.into_iter().flatten().flat_map(|scope| who.iter().filter_map(|g| scope.get(g))).flatten() {
+        for rules in
+            scopes.into_iter().flatten().flat_map(|scope| who.iter().filter_map(|g| scope.get(g))).flatten()
+        {
             if rules.iter().any(|rule| !f(rule)) {
                 return;
             }
@@ -90,7 +101,9 @@ fn compile(reader: &dyn ObjectReader, generation: [u64; 4]) -> Grants {
         .collect();
     let roles: HashMap<(String, String), Arc<Vec<PolicyRule>>> = read::list::<Role>(reader, None)
         .into_iter()
-        .filter_map(|r| Some(((r.metadata.namespace?, r.metadata.name?), Arc::new(r.rules.unwrap_or_default()))))
+        .filter_map(|r| {
+            Some(((r.metadata.namespace?, r.metadata.name?), Arc::new(r.rules.unwrap_or_default())))
+        })
         .collect();
     for binding in read::list::<ClusterRoleBinding>(reader, None) {
         if let Some(rules) = cluster_roles.get(&binding.role_ref.name) {
@@ -118,7 +131,12 @@ fn referred(
     }
 }
 
-fn grant(to: &mut HashMap<Grantee, Vec<Arc<Vec<PolicyRule>>>>, rules: &Arc<Vec<PolicyRule>>, subjects: &Option<Vec<Subject>>, namespace: &str) {
+fn grant(
+    to: &mut HashMap<Grantee, Vec<Arc<Vec<PolicyRule>>>>,
+    rules: &Arc<Vec<PolicyRule>>,
+    subjects: &Option<Vec<Subject>>,
+    namespace: &str,
+) {
     for subject in subjects.iter().flatten() {
         let who = match subject.kind.as_str() {
             "User" => Grantee::User(subject.name.clone()),
@@ -147,7 +165,10 @@ pub fn allows(rule: &PolicyRule, asked: &Attributes<'_>) -> bool {
     }
     has(&rule.api_groups, asked.group)
         && rule.resources.iter().flatten().any(|r| resource_matches(r, asked.resource, asked.subresource))
-        && rule.resource_names.as_ref().is_none_or(|names| names.is_empty() || names.iter().any(|n| n == asked.name))
+        && rule
+            .resource_names
+            .as_ref()
+            .is_none_or(|names| names.is_empty() || names.iter().any(|n| n == asked.name))
 }
 
 fn path_matches(url: &str, path: &str) -> bool {
@@ -169,7 +190,11 @@ fn split(rule: &PolicyRule) -> Vec<PolicyRule> {
     let mut parts = Vec::new();
     for verb in &rule.verbs {
         for url in rule.non_resource_urls.iter().flatten() {
-            parts.push(PolicyRule { verbs: vec![verb.clone()], non_resource_urls: Some(vec![url.clone()]), ..PolicyRule::default() });
+            parts.push(PolicyRule {
+                verbs: vec![verb.clone()],
+                non_resource_urls: Some(vec![url.clone()]),
+                ..PolicyRule::default()
+            });
         }
         for group in rule.api_groups.iter().flatten() {
             for resource in rule.resources.iter().flatten() {
@@ -199,11 +224,15 @@ fn covers(have: &PolicyRule, wanted: &PolicyRule) -> bool {
     if let Some(url) = one(&wanted.non_resource_urls) {
         return have.non_resource_urls.iter().flatten().any(|h| path_matches(h, &url));
     }
-    let (Some(group), Some(resource)) = (one(&wanted.api_groups), one(&wanted.resources)) else { return true };
+    let (Some(group), Some(resource)) = (one(&wanted.api_groups), one(&wanted.resources)) else {
+        return true;
+    };
     let (main, sub) = resource.split_once('/').unwrap_or((&resource, ""));
     has(&have.api_groups, &group)
         && have.resources.iter().flatten().any(|h| *h == resource || resource_matches(h, main, sub))
-        && have.resource_names.as_ref().is_none_or(|names| names.is_empty() || one(&wanted.resource_names).is_some_and(|n| names.contains(&n)))
+        && have.resource_names.as_ref().is_none_or(|names| {
+            names.is_empty() || one(&wanted.resource_names).is_some_and(|n| names.contains(&n))
+        })
 }
 
 #[cfg(test)]
@@ -212,12 +241,24 @@ mod tests {
 
     fn rule(verbs: &str, groups: &str, resources: &str) -> PolicyRule {
         let list = |s: &str| s.split(',').map(str::to_string).collect::<Vec<_>>();
-        PolicyRule { verbs: list(verbs), api_groups: Some(list(groups)), resources: Some(list(resources)), ..PolicyRule::default() }
+        PolicyRule {
+            verbs: list(verbs),
+            api_groups: Some(list(groups)),
+            resources: Some(list(resources)),
+            ..PolicyRule::default()
+        }
     }
 
     #[test]
     fn rules_match() {
-        let ask = |verb, group, resource, subresource| Attributes { verb, is_resource: true, group, resource, subresource, ..Attributes::default() };
+        let ask = |verb, group, resource, subresource| Attributes {
+            verb,
+            is_resource: true,
+            group,
+            resource,
+            subresource,
+            ..Attributes::default()
+        };
         for (r, a, want) in [
             (rule("get", "", "pods"), ask("get", "", "pods", ""), true),
             (rule("get", "", "pods"), ask("get", "", "pods", "log"), false),
@@ -229,7 +270,11 @@ mod tests {
             assert_eq!(allows(&r, &a), want, "{r:?} {a:?}");
         }
         let path = |path| Attributes { verb: "get", path, ..Attributes::default() };
-        let urls = PolicyRule { verbs: vec!["get".into()], non_resource_urls: Some(vec!["/healthz/*".into()]), ..PolicyRule::default() };
+        let urls = PolicyRule {
+            verbs: vec!["get".into()],
+            non_resource_urls: Some(vec!["/healthz/*".into()]),
+            ..PolicyRule::default()
+        };
         assert!(allows(&urls, &path("/healthz/x")) && !allows(&urls, &path("/livez")));
     }
 

@@ -1,6 +1,8 @@
 //! DaemonSet.
 
-use crate::apps::{count_or_percent, images, names, not_negative, selector_kept, selector_text, validate_selected};
+use crate::apps::{
+    count_or_percent, images, names, not_negative, selector_kept, selector_text, validate_selected,
+};
 use crate::core::pod_spec;
 use crate::kind::age_column;
 use crate::{Column, Kind};
@@ -30,20 +32,39 @@ pub static KIND: Kind<DaemonSet> = Kind {
         selector_kept(&spec(new).selector, &spec(old).selector, errors);
     },
     columns: &[
-        Column::number("Desired", "Nodes that should have a pod.", |d: &DaemonSet, _| status(d).desired_number_scheduled.into()),
-        Column::number("Current", "Nodes that have one.", |d: &DaemonSet, _| status(d).current_number_scheduled.into()),
-        Column::number("Ready", "Nodes whose pod is ready.", |d: &DaemonSet, _| status(d).number_ready.into()),
-        Column::number("Up-to-date", "Nodes whose pod is of the newest template.", |d: &DaemonSet, _| status(d).updated_number_scheduled.unwrap_or(0).into()),
-        Column::number("Available", "Nodes whose pod is available.", |d: &DaemonSet, _| status(d).number_available.unwrap_or(0).into()),
+        Column::number("Desired", "Nodes that should have a pod.", |d: &DaemonSet, _| {
+            status(d).desired_number_scheduled.into()
+        }),
+        Column::number("Current", "Nodes that have one.", |d: &DaemonSet, _| {
+            status(d).current_number_scheduled.into()
+        }),
+        Column::number("Ready", "Nodes whose pod is ready.", |d: &DaemonSet, _| {
+            status(d).number_ready.into()
+        }),
+        Column::number("Up-to-date", "Nodes whose pod is of the newest template.", |d: &DaemonSet, _| {
+            status(d).updated_number_scheduled.unwrap_or(0).into()
+        }),
+        Column::number("Available", "Nodes whose pod is available.", |d: &DaemonSet, _| {
+            status(d).number_available.unwrap_or(0).into()
+        }),
         Column::text("Node Selector", "Which nodes.", |d: &DaemonSet, _| {
             let selector = spec(d).template.spec.and_then(|s| s.node_selector).unwrap_or_default();
             let all: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
             if all.is_empty() { "<none>".into() } else { all.join(",").into() }
         }),
         age_column(),
-        Column::text("Containers", "Names of each container in the template.", |d: &DaemonSet, _| names(Some(&spec(d).template))).wide(),
-        Column::text("Images", "Images referenced by each container in the template.", |d: &DaemonSet, _| images(Some(&spec(d).template))).wide(),
-        Column::text("Selector", "The pods it looks after.", |d: &DaemonSet, _| selector_text(d.spec.as_ref().map(|s| &s.selector)).into()).wide(),
+        Column::text("Containers", "Names of each container in the template.", |d: &DaemonSet, _| {
+            names(Some(&spec(d).template))
+        })
+        .wide(),
+        Column::text("Images", "Images referenced by each container in the template.", |d: &DaemonSet, _| {
+            images(Some(&spec(d).template))
+        })
+        .wide(),
+        Column::text("Selector", "The pods it looks after.", |d: &DaemonSet, _| {
+            selector_text(d.spec.as_ref().map(|s| &s.selector)).into()
+        })
+        .wide(),
     ],
     ..Kind::namespaced("daemonset", "daemonsets").called(&["ds"], &["all"])
 };
@@ -72,6 +93,8 @@ fn validate(d: &DaemonSet, errors: &mut FieldErrors) {
             count_or_percent(rolling.max_unavailable.as_ref(), at.child("maxUnavailable"), errors);
             count_or_percent(rolling.max_surge.as_ref(), at.child("maxSurge"), errors);
         }
-        other => errors.not_supported(at.child("type"), other.unwrap_or_default(), &["OnDelete", "RollingUpdate"]),
+        other => {
+            errors.not_supported(at.child("type"), other.unwrap_or_default(), &["OnDelete", "RollingUpdate"])
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Deployment.
 
-use crate::apps::{count_or_percent, images, names, not_negative, selector_kept, selector_text, validate_selected};
+use crate::apps::{
+    count_or_percent, images, names, not_negative, selector_kept, selector_text, validate_selected,
+};
 use crate::core::pod_spec;
 use crate::kind::{Scale, age_column};
 use crate::{Column, Kind};
@@ -28,12 +30,27 @@ pub static KIND: Kind<Deployment> = Kind {
         Column::text("Ready", "Number of the pod with ready state", |d: &Deployment, _| {
             format!("{}/{}", status(d).ready_replicas.unwrap_or(0), spec(d).replicas.unwrap_or(0)).into()
         }),
-        Column::text("Up-to-date", "Pods of the newest template.", |d: &Deployment, _| status(d).updated_replicas.unwrap_or(0).into()),
-        Column::text("Available", "Pods that are available.", |d: &Deployment, _| status(d).available_replicas.unwrap_or(0).into()),
+        Column::text("Up-to-date", "Pods of the newest template.", |d: &Deployment, _| {
+            status(d).updated_replicas.unwrap_or(0).into()
+        }),
+        Column::text("Available", "Pods that are available.", |d: &Deployment, _| {
+            status(d).available_replicas.unwrap_or(0).into()
+        }),
         age_column(),
-        Column::text("Containers", "Names of each container in the template.", |d: &Deployment, _| names(Some(&spec(d).template))).wide(),
-        Column::text("Images", "Images referenced by each container in the template.", |d: &Deployment, _| images(Some(&spec(d).template))).wide(),
-        Column::text("Selector", "The pods it looks after.", |d: &Deployment, _| selector_text(d.spec.as_ref().map(|s| &s.selector)).into()).wide(),
+        Column::text("Containers", "Names of each container in the template.", |d: &Deployment, _| {
+            names(Some(&spec(d).template))
+        })
+        .wide(),
+        Column::text(
+            "Images",
+            "Images referenced by each container in the template.",
+            |d: &Deployment, _| images(Some(&spec(d).template)),
+        )
+        .wide(),
+        Column::text("Selector", "The pods it looks after.", |d: &Deployment, _| {
+            selector_text(d.spec.as_ref().map(|s| &s.selector)).into()
+        })
+        .wide(),
     ],
     ..Kind::namespaced("deployment", "deployments").called(&["deploy"], &["all"])
 };
@@ -70,14 +87,21 @@ fn validate(d: &Deployment, errors: &mut FieldErrors) {
     if let Some(deadline) = spec.progress_deadline_seconds {
         not_negative(Some(deadline), root.child("progressDeadlineSeconds"), errors);
         if deadline <= spec.min_ready_seconds.unwrap_or(0) {
-            errors.invalid(root.child("progressDeadlineSeconds"), &deadline, "must be greater than minReadySeconds");
+            errors.invalid(
+                root.child("progressDeadlineSeconds"),
+                &deadline,
+                "must be greater than minReadySeconds",
+            );
         }
     }
     let strategy = spec.strategy.unwrap_or_default();
     let at = root.child("strategy");
     match strategy.type_.as_deref() {
         Some("Recreate") if strategy.rolling_update.is_some() => {
-            errors.forbidden(at.child("rollingUpdate"), "may not be specified when strategy `type` is 'Recreate'");
+            errors.forbidden(
+                at.child("rollingUpdate"),
+                "may not be specified when strategy `type` is 'Recreate'",
+            );
         }
         Some("Recreate") => {}
         Some("RollingUpdate") => {
@@ -91,9 +115,15 @@ fn validate(d: &Deployment, errors: &mut FieldErrors) {
                 None => false,
             };
             if zero(&rolling.max_unavailable) && zero(&rolling.max_surge) {
-                errors.invalid(at.child("maxUnavailable"), &rolling.max_unavailable, "may not be 0 when `maxSurge` is 0");
+                errors.invalid(
+                    at.child("maxUnavailable"),
+                    &rolling.max_unavailable,
+                    "may not be 0 when `maxSurge` is 0",
+                );
             }
         }
-        other => errors.not_supported(at.child("type"), other.unwrap_or_default(), &["Recreate", "RollingUpdate"]),
+        other => {
+            errors.not_supported(at.child("type"), other.unwrap_or_default(), &["Recreate", "RollingUpdate"])
+        }
     }
 }

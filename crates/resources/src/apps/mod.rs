@@ -15,9 +15,15 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 /// Checks a selector and the template it has to select, whose pods are restarted always.
-pub fn validate_selected(selector: &meta::LabelSelector, template: &PodTemplateSpec, spec: FieldPath<'_>, errors: &mut FieldErrors) {
+pub fn validate_selected(
+    selector: &meta::LabelSelector,
+    template: &PodTemplateSpec,
+    spec: FieldPath<'_>,
+    errors: &mut FieldErrors,
+) {
     let at = spec.child("selector");
-    let empty = selector.match_labels.as_ref().is_none_or(|l| l.is_empty()) && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
+    let empty = selector.match_labels.as_ref().is_none_or(|l| l.is_empty())
+        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
     if empty {
         errors.invalid(at, selector, "empty selector is invalid for deployment");
     }
@@ -28,12 +34,18 @@ pub fn validate_selected(selector: &meta::LabelSelector, template: &PodTemplateS
             let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
             if !empty && !parsed.matches_labels(labels) {
                 let metadata = template_at.child("metadata");
-                errors.invalid(metadata.child("labels"), &labels, "`selector` does not match template `labels`");
+                errors.invalid(
+                    metadata.child("labels"),
+                    &labels,
+                    "`selector` does not match template `labels`",
+                );
             }
         }
     }
     pod_spec::validate_template(template, template_at, errors);
-    if let Some(policy) = template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).filter(|p| *p != "Always") {
+    if let Some(policy) =
+        template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).filter(|p| *p != "Always")
+    {
         let spec = template_at.child("spec");
         errors.not_supported(spec.child("restartPolicy"), policy, &["Always"]);
     }
@@ -51,7 +63,8 @@ pub fn count_or_percent(value: Option<&IntOrString>, at: FieldPath<'_>, errors: 
     match value {
         Some(IntOrString::Int(n)) => not_negative(Some(*n), at, errors),
         Some(IntOrString::String(s)) => {
-            let number = s.strip_suffix('%').filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            let number =
+                s.strip_suffix('%').filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
             if number.is_none() {
                 errors.invalid(at, s, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')");
             }
@@ -78,7 +91,12 @@ pub fn names(template: Option<&PodTemplateSpec>) -> Value {
 
 /// The cell of images.
 pub fn images(template: Option<&PodTemplateSpec>) -> Value {
-    containers(template).iter().map(|c| c.image.clone().unwrap_or_default()).collect::<Vec<_>>().join(",").into()
+    containers(template)
+        .iter()
+        .map(|c| c.image.clone().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join(",")
+        .into()
 }
 
 /// A selector in its string form.

@@ -31,13 +31,28 @@ pub static KIND: Kind<ReplicaSet> = Kind {
     }),
     selectable: &["status.replicas"],
     columns: &[
-        Column::number("Desired", "How many pods it should keep.", |r: &ReplicaSet, _| spec(r).replicas.unwrap_or(0).into()),
+        Column::number("Desired", "How many pods it should keep.", |r: &ReplicaSet, _| {
+            spec(r).replicas.unwrap_or(0).into()
+        }),
         Column::number("Current", "How many there are.", |r: &ReplicaSet, _| status(r).replicas.into()),
-        Column::number("Ready", "How many of them are ready.", |r: &ReplicaSet, _| status(r).ready_replicas.unwrap_or(0).into()),
+        Column::number("Ready", "How many of them are ready.", |r: &ReplicaSet, _| {
+            status(r).ready_replicas.unwrap_or(0).into()
+        }),
         age_column(),
-        Column::text("Containers", "Names of each container in the template.", |r: &ReplicaSet, _| names(spec(r).template.as_ref())).wide(),
-        Column::text("Images", "Images referenced by each container in the template.", |r: &ReplicaSet, _| images(spec(r).template.as_ref())).wide(),
-        Column::text("Selector", "The pods it keeps.", |r: &ReplicaSet, _| selector_text(r.spec.as_ref().map(|s| &s.selector)).into()).wide(),
+        Column::text("Containers", "Names of each container in the template.", |r: &ReplicaSet, _| {
+            names(spec(r).template.as_ref())
+        })
+        .wide(),
+        Column::text(
+            "Images",
+            "Images referenced by each container in the template.",
+            |r: &ReplicaSet, _| images(spec(r).template.as_ref()),
+        )
+        .wide(),
+        Column::text("Selector", "The pods it keeps.", |r: &ReplicaSet, _| {
+            selector_text(r.spec.as_ref().map(|s| &s.selector)).into()
+        })
+        .wide(),
     ],
     ..Kind::namespaced("replicaset", "replicasets").called(&["rs"], &["all"])
 };

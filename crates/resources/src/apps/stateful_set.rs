@@ -36,7 +36,9 @@ pub static KIND: Kind<StatefulSet> = Kind {
         allowed.template = old.template.clone();
         allowed.update_strategy.clone_from(&old.update_strategy);
         allowed.revision_history_limit = old.revision_history_limit;
-        allowed.persistent_volume_claim_retention_policy.clone_from(&old.persistent_volume_claim_retention_policy);
+        allowed
+            .persistent_volume_claim_retention_policy
+            .clone_from(&old.persistent_volume_claim_retention_policy);
         allowed.min_ready_seconds = old.min_ready_seconds;
         if allowed != old {
             errors.forbidden(FieldPath::root("spec"), "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
@@ -53,8 +55,16 @@ pub static KIND: Kind<StatefulSet> = Kind {
             format!("{}/{}", status(s).ready_replicas.unwrap_or(0), spec(s).replicas.unwrap_or(0)).into()
         }),
         age_column(),
-        Column::text("Containers", "Names of each container in the template.", |s: &StatefulSet, _| names(Some(&spec(s).template))).wide(),
-        Column::text("Images", "Images referenced by each container in the template.", |s: &StatefulSet, _| images(Some(&spec(s).template))).wide(),
+        Column::text("Containers", "Names of each container in the template.", |s: &StatefulSet, _| {
+            names(Some(&spec(s).template))
+        })
+        .wide(),
+        Column::text(
+            "Images",
+            "Images referenced by each container in the template.",
+            |s: &StatefulSet, _| images(Some(&spec(s).template)),
+        )
+        .wide(),
     ],
     ..Kind::namespaced("statefulset", "statefulsets").called(&["sts"], &["all"])
 };
@@ -74,6 +84,10 @@ fn validate(s: &StatefulSet, errors: &mut FieldErrors) {
     not_negative(spec.min_ready_seconds, root.child("minReadySeconds"), errors);
     validate_selected(&spec.selector, &spec.template, root, errors);
     if !matches!(spec.pod_management_policy.as_deref(), Some("OrderedReady" | "Parallel")) {
-        errors.not_supported(root.child("podManagementPolicy"), spec.pod_management_policy.as_deref().unwrap_or_default(), &["OrderedReady", "Parallel"]);
+        errors.not_supported(
+            root.child("podManagementPolicy"),
+            spec.pod_management_policy.as_deref().unwrap_or_default(),
+            &["OrderedReady", "Parallel"],
+        );
     }
 }

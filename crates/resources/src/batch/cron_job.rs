@@ -23,9 +23,15 @@ pub static KIND: Kind<CronJob> = Kind {
     validate_update: |new, _, errors| validate(new, errors),
     columns: &[
         Column::text("Schedule", "When it runs.", |c: &CronJob, _| spec(c).schedule.into()),
-        Column::text("Timezone", "By which clock.", |c: &CronJob, _| spec(c).time_zone.unwrap_or_else(|| "<none>".into()).into()),
-        Column::text("Suspend", "Whether it is held.", |c: &CronJob, _| if spec(c).suspend == Some(true) { "True".into() } else { "False".into() }),
-        Column::number("Active", "Jobs that run.", |c: &CronJob, _| c.status.as_ref().and_then(|s| s.active.as_ref()).map_or(0, Vec::len).into()),
+        Column::text("Timezone", "By which clock.", |c: &CronJob, _| {
+            spec(c).time_zone.unwrap_or_else(|| "<none>".into()).into()
+        }),
+        Column::text("Suspend", "Whether it is held.", |c: &CronJob, _| {
+            if spec(c).suspend == Some(true) { "True".into() } else { "False".into() }
+        }),
+        Column::number("Active", "Jobs that run.", |c: &CronJob, _| {
+            c.status.as_ref().and_then(|s| s.active.as_ref()).map_or(0, Vec::len).into()
+        }),
         Column::text("Last Schedule", "When it last ran.", |c: &CronJob, now| {
             match c.status.as_ref().and_then(|s| s.last_schedule_time.as_ref()) {
                 Some(time) => age(Some(time), now),
@@ -48,7 +54,11 @@ fn validate(c: &CronJob, errors: &mut FieldErrors) {
         errors.required(root.child("schedule"), "");
     }
     if !matches!(spec.concurrency_policy.as_deref(), Some("Allow" | "Forbid" | "Replace")) {
-        errors.not_supported(root.child("concurrencyPolicy"), spec.concurrency_policy.as_deref().unwrap_or_default(), &["Allow", "Forbid", "Replace"]);
+        errors.not_supported(
+            root.child("concurrencyPolicy"),
+            spec.concurrency_policy.as_deref().unwrap_or_default(),
+            &["Allow", "Forbid", "Replace"],
+        );
     }
     not_negative(spec.successful_jobs_history_limit, root.child("successfulJobsHistoryLimit"), errors);
     not_negative(spec.failed_jobs_history_limit, root.child("failedJobsHistoryLimit"), errors);

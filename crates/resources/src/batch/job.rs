@@ -59,9 +59,18 @@ pub static KIND: Kind<Job> = Kind {
             }
         }),
         age_column(),
-        Column::text("Containers", "Names of each container in the template.", |j: &Job, _| names(Some(&spec(j).template))).wide(),
-        Column::text("Images", "Images referenced by each container in the template.", |j: &Job, _| images(Some(&spec(j).template))).wide(),
-        Column::text("Selector", "The pods it looks after.", |j: &Job, _| selector_text(spec(j).selector.as_ref()).into()).wide(),
+        Column::text("Containers", "Names of each container in the template.", |j: &Job, _| {
+            names(Some(&spec(j).template))
+        })
+        .wide(),
+        Column::text("Images", "Images referenced by each container in the template.", |j: &Job, _| {
+            images(Some(&spec(j).template))
+        })
+        .wide(),
+        Column::text("Selector", "The pods it looks after.", |j: &Job, _| {
+            selector_text(spec(j).selector.as_ref()).into()
+        })
+        .wide(),
     ],
     ..Kind::namespaced("job", "jobs").called(&[], &["all"])
 };
@@ -101,13 +110,16 @@ pub fn default(spec: &mut JobSpec) {
     spec.completion_mode.get_or_insert_with(|| "NonIndexed".into());
     spec.suspend.get_or_insert(false);
     spec.manual_selector.get_or_insert(false);
-    spec.pod_replacement_policy.get_or_insert_with(|| if spec.pod_failure_policy.is_some() { "Failed" } else { "TerminatingOrFailed" }.into());
+    spec.pod_replacement_policy.get_or_insert_with(|| {
+        if spec.pod_failure_policy.is_some() { "Failed" } else { "TerminatingOrFailed" }.into()
+    });
     pod_spec::default_template(&mut spec.template);
 }
 
 /// A job finds its pods by its own uid, unless it says otherwise.
 fn prepare_create(j: &mut Job, _: &Context<'_>) {
-    let (uid, name) = (j.metadata.uid.clone().unwrap_or_default(), j.metadata.name.clone().unwrap_or_default());
+    let (uid, name) =
+        (j.metadata.uid.clone().unwrap_or_default(), j.metadata.name.clone().unwrap_or_default());
     let spec = j.spec.get_or_insert_default();
     if spec.manual_selector == Some(true) {
         return;
@@ -152,7 +164,11 @@ pub fn validate_spec(spec: &JobSpec, root: FieldPath<'_>, errors: &mut FieldErro
             errors.required(root.child("completions"), "when completion mode is Indexed");
         }
         Some("Indexed") => {}
-        other => errors.not_supported(root.child("completionMode"), other.unwrap_or_default(), &["Indexed", "NonIndexed"]),
+        other => errors.not_supported(
+            root.child("completionMode"),
+            other.unwrap_or_default(),
+            &["Indexed", "NonIndexed"],
+        ),
     }
     let at = root.child("template");
     pod_spec::validate_template(&spec.template, at, errors);

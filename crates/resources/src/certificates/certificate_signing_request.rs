@@ -18,16 +18,26 @@ pub static KIND: Kind<CertificateSigningRequest> = Kind {
     },
     prepare_update: |new, old, _| new.spec = old.spec.clone(),
     validate,
-    parts: &[Part { name: "approval", prepare: prepare_approval, validate: |new, _, errors| validate_conditions(new, errors) }],
+    parts: &[Part {
+        name: "approval",
+        prepare: prepare_approval,
+        validate: |new, _, errors| validate_conditions(new, errors),
+    }],
     selectable: &["spec.signerName"],
     columns: &[
         age_column(),
-        Column::text("SignerName", "Who should sign it.", |c: &CertificateSigningRequest, _| c.spec.signer_name.clone().into()),
-        Column::text("Requestor", "Who asks for it.", |c: &CertificateSigningRequest, _| c.spec.username.clone().into()),
+        Column::text("SignerName", "Who should sign it.", |c: &CertificateSigningRequest, _| {
+            c.spec.signer_name.clone().into()
+        }),
+        Column::text("Requestor", "Who asks for it.", |c: &CertificateSigningRequest, _| {
+            c.spec.username.clone().into()
+        }),
         Column::text("RequestedDuration", "For how long.", |c: &CertificateSigningRequest, _| {
             c.spec.expiration_seconds.map_or("<none>".into(), |s| human_duration(s.into()).into())
         }),
-        Column::text("Condition", "What has come of it.", |c: &CertificateSigningRequest, _| condition(c).into()),
+        Column::text("Condition", "What has come of it.", |c: &CertificateSigningRequest, _| {
+            condition(c).into()
+        }),
     ],
     ..Kind::cluster("certificatesigningrequest", "certificatesigningrequests").called(&["csr"], &[])
 };
@@ -50,7 +60,11 @@ fn condition(c: &CertificateSigningRequest) -> String {
 }
 
 /// `approval` adds conditions; the certificate is for `status` to write.
-fn prepare_approval(new: &mut CertificateSigningRequest, old: &CertificateSigningRequest, context: &Context<'_>) {
+fn prepare_approval(
+    new: &mut CertificateSigningRequest,
+    old: &CertificateSigningRequest,
+    context: &Context<'_>,
+) {
     let mut conditions = new.status.take().and_then(|s| s.conditions);
     for condition in conditions.iter_mut().flatten() {
         condition.last_update_time.get_or_insert(Time(context.now));
@@ -84,9 +98,17 @@ fn validate(c: &CertificateSigningRequest, errors: &mut FieldErrors) {
     if signer_name.is_empty() {
         errors.required(root.child("signerName"), "");
     } else if signer_name.split('/').count() != 2 {
-        errors.invalid(root.child("signerName"), signer_name, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+        errors.invalid(
+            root.child("signerName"),
+            signer_name,
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        );
     }
     if let Some(seconds) = expiration_seconds.filter(|s| *s < 600) {
-        errors.invalid(root.child("expirationSeconds"), &seconds, "may not specify a duration less than 600 seconds (10 minutes)");
+        errors.invalid(
+            root.child("expirationSeconds"),
+            &seconds,
+            "may not specify a duration less than 600 seconds (10 minutes)",
+        );
     }
 }

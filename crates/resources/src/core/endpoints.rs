@@ -7,7 +7,10 @@ use k8s_openapi::api::core::v1::Endpoints;
 /// The rules of Endpoints.
 pub static KIND: Kind<Endpoints> = Kind {
     create_on_update: true,
-    columns: &[Column::text("Endpoints", "Addresses and ports.", |e: &Endpoints, _| addresses(e).into()), age_column()],
+    columns: &[
+        Column::text("Endpoints", "Addresses and ports.", |e: &Endpoints, _| addresses(e).into()),
+        age_column(),
+    ],
     ..Kind::namespaced("endpoints", "services/endpoints").called(&["ep"], &[])
 };
 

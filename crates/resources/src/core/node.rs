@@ -11,21 +11,43 @@ pub static KIND: Kind<Node> = Kind {
     validate_update: |new, old, errors| {
         let id = |n: &Node| n.spec.as_ref().and_then(|s| s.provider_id.clone()).unwrap_or_default();
         if !id(old).is_empty() && id(new) != id(old) {
-            errors.forbidden(api::field::FieldPath::root("spec").child("providerID"), "node updates may not change providerID except from \"\" to valid");
+            errors.forbidden(
+                api::field::FieldPath::root("spec").child("providerID"),
+                "node updates may not change providerID except from \"\" to valid",
+            );
         }
     },
-    served: &[Served { name: "proxy", body: ("", "v1", "NodeProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] }],
+    served: &[Served {
+        name: "proxy",
+        body: ("", "v1", "NodeProxyOptions"),
+        verbs: &["create", "delete", "get", "patch", "update"],
+    }],
     selectable: &["spec.unschedulable"],
     columns: &[
         Column::text("Status", "The status of the node", |n: &Node, _| status(n).into()),
         Column::text("Roles", "The roles of the node", |n: &Node, _| roles(n).into()),
         age_column(),
-        Column::text("Version", "Kubelet Version reported by the node.", |n: &Node, _| info(n).kubelet_version.into()),
-        Column::text("Internal-IP", "Its address within the cluster.", |n: &Node, _| address(n, "InternalIP").into()).wide(),
-        Column::text("External-IP", "Its address from outside.", |n: &Node, _| address(n, "ExternalIP").into()).wide(),
-        Column::text("OS-Image", "OS Image reported by the node", |n: &Node, _| info(n).os_image.into()).wide(),
-        Column::text("Kernel-Version", "Kernel Version reported by the node", |n: &Node, _| info(n).kernel_version.into()).wide(),
-        Column::text("Container-Runtime", "ContainerRuntime Version reported by the node", |n: &Node, _| info(n).container_runtime_version.into()).wide(),
+        Column::text("Version", "Kubelet Version reported by the node.", |n: &Node, _| {
+            info(n).kubelet_version.into()
+        }),
+        Column::text("Internal-IP", "Its address within the cluster.", |n: &Node, _| {
+            address(n, "InternalIP").into()
+        })
+        .wide(),
+        Column::text("External-IP", "Its address from outside.", |n: &Node, _| {
+            address(n, "ExternalIP").into()
+        })
+        .wide(),
+        Column::text("OS-Image", "OS Image reported by the node", |n: &Node, _| info(n).os_image.into())
+            .wide(),
+        Column::text("Kernel-Version", "Kernel Version reported by the node", |n: &Node, _| {
+            info(n).kernel_version.into()
+        })
+        .wide(),
+        Column::text("Container-Runtime", "ContainerRuntime Version reported by the node", |n: &Node, _| {
+            info(n).container_runtime_version.into()
+        })
+        .wide(),
     ],
     ..Kind::cluster("node", "minions").called(&["no"], &[])
 };

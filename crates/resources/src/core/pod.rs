@@ -21,7 +21,11 @@ pub static KIND: Kind<Pod> = Kind {
     },
     prepare_create: |p, _| {
         let qos = pod_spec::qos_class(p.spec.as_ref());
-        p.status = Some(PodStatus { phase: Some("Pending".into()), qos_class: Some(qos.into()), ..PodStatus::default() });
+        p.status = Some(PodStatus {
+            phase: Some("Pending".into()),
+            qos_class: Some(qos.into()),
+            ..PodStatus::default()
+        });
     },
     validate,
     validate_update,
@@ -31,7 +35,11 @@ pub static KIND: Kind<Pod> = Kind {
     },
     edits: &[Edit { name: "binding", body: ("", "v1", "Binding"), apply: bind }],
     parts: &[
-        Part { name: "ephemeralcontainers", prepare: prepare_ephemeral, validate: |new, _, errors| validate(new, errors) },
+        Part {
+            name: "ephemeralcontainers",
+            prepare: prepare_ephemeral,
+            validate: |new, _, errors| validate(new, errors),
+        },
         Part { name: "resize", prepare: prepare_resize, validate: |new, _, errors| validate(new, errors) },
     ],
     served: &[
@@ -40,7 +48,11 @@ pub static KIND: Kind<Pod> = Kind {
         Served { name: "exec", body: ("", "v1", "PodExecOptions"), verbs: &["create", "get"] },
         Served { name: "log", body: ("", "v1", "Pod"), verbs: &["get"] },
         Served { name: "portforward", body: ("", "v1", "PodPortForwardOptions"), verbs: &["create", "get"] },
-        Served { name: "proxy", body: ("", "v1", "PodProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] },
+        Served {
+            name: "proxy",
+            body: ("", "v1", "PodProxyOptions"),
+            verbs: &["create", "delete", "get", "patch", "update"],
+        },
     ],
     selectable: &[
         "spec.nodeName",
@@ -53,17 +65,34 @@ pub static KIND: Kind<Pod> = Kind {
         "status.nominatedNodeName",
     ],
     columns: &[
-        Column::text("Ready", "The aggregate readiness state of this pod for accepting traffic.", |p: &Pod, _| ready(p)),
-        Column::text("Status", "The aggregate status of the containers in this pod.", |p: &Pod, _| reason(p).into()),
-        Column::text("Restarts", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.", restarts),
+        Column::text(
+            "Ready",
+            "The aggregate readiness state of this pod for accepting traffic.",
+            |p: &Pod, _| ready(p),
+        ),
+        Column::text("Status", "The aggregate status of the containers in this pod.", |p: &Pod, _| {
+            reason(p).into()
+        }),
+        Column::text(
+            "Restarts",
+            "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+            restarts,
+        ),
         age_column(),
-        Column::text("IP", "Its address.", |p: &Pod, _| or_none(p.status.as_ref().and_then(|s| s.pod_ip.clone()))).wide(),
-        Column::text("Node", "The node it is on.", |p: &Pod, _| or_none(p.spec.as_ref().and_then(|s| s.node_name.clone()))).wide(),
+        Column::text("IP", "Its address.", |p: &Pod, _| {
+            or_none(p.status.as_ref().and_then(|s| s.pod_ip.clone()))
+        })
+        .wide(),
+        Column::text("Node", "The node it is on.", |p: &Pod, _| {
+            or_none(p.spec.as_ref().and_then(|s| s.node_name.clone()))
+        })
+        .wide(),
         Column::text("Nominated Node", "The node that is being cleared for it.", |p: &Pod, _| {
             or_none(p.status.as_ref().and_then(|s| s.nominated_node_name.clone()))
         })
         .wide(),
-        Column::text("Readiness Gates", "How many of its readiness gates are passed.", |p: &Pod, _| gates(p)).wide(),
+        Column::text("Readiness Gates", "How many of its readiness gates are passed.", |p: &Pod, _| gates(p))
+            .wide(),
     ],
     grace,
     ..Kind::namespaced("pod", "pods").called(&["po"], &["all"])
@@ -101,24 +130,38 @@ fn validate_update(new: &Pod, old: &Pod, errors: &mut FieldErrors) {
     let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
     let root = FieldPath::root("spec");
     let kept: Vec<_> = old.tolerations.iter().flatten().collect();
-    if kept.iter().any(|t| !new.tolerations.iter().flatten().any(|n| n == *t || n.key == t.key && n.effect == t.effect)) {
-        errors.forbidden(root.child("tolerations"), "existing toleration can not be modified except its tolerationSeconds");
+    if kept
+        .iter()
+        .any(|t| !new.tolerations.iter().flatten().any(|n| n == *t || n.key == t.key && n.effect == t.effect))
+    {
+        errors.forbidden(
+            root.child("tolerations"),
+            "existing toleration can not be modified except its tolerationSeconds",
+        );
     }
     if let (Some(a), Some(b)) = (new.active_deadline_seconds, old.active_deadline_seconds)
         && a > b
     {
-        errors.invalid(root.child("activeDeadlineSeconds"), &a, "must be less than or equal to previous value");
+        errors.invalid(
+            root.child("activeDeadlineSeconds"),
+            &a,
+            "must be less than or equal to previous value",
+        );
     }
     let mut allowed = new.clone();
     for (mine, theirs) in allowed.containers.iter_mut().zip(&old.containers) {
         mine.image.clone_from(&theirs.image);
     }
-    for (mine, theirs) in allowed.init_containers.iter_mut().flatten().zip(old.init_containers.iter().flatten()) {
+    for (mine, theirs) in
+        allowed.init_containers.iter_mut().flatten().zip(old.init_containers.iter().flatten())
+    {
         mine.image.clone_from(&theirs.image);
     }
     allowed.active_deadline_seconds = old.active_deadline_seconds;
     allowed.tolerations.clone_from(&old.tolerations);
-    if allowed.termination_grace_period_seconds == Some(1) && old.termination_grace_period_seconds.is_some_and(|s| s < 0) {
+    if allowed.termination_grace_period_seconds == Some(1)
+        && old.termination_grace_period_seconds.is_some_and(|s| s < 0)
+    {
         allowed.termination_grace_period_seconds = old.termination_grace_period_seconds;
     }
     // Before a pod is placed, its gates may be taken away and its node selection narrowed.
@@ -141,7 +184,8 @@ fn validate_update(new: &Pod, old: &Pod, errors: &mut FieldErrors) {
 
 /// The scheduler's word on where a pod goes.
 fn bind(pod: &mut Pod, body: &Value) -> Result<(), Status> {
-    let binding: Binding = serde_json::from_value(body.clone()).map_err(|e| Status::bad_request(e.to_string()))?;
+    let binding: Binding =
+        serde_json::from_value(body.clone()).map_err(|e| Status::bad_request(e.to_string()))?;
     let pods = api::GroupResource::new("", "pods");
     let name = pod.metadata.name.clone().unwrap_or_default();
     let refuse = |why: &str| Err(Status::conflict(&pods, &name, why));
@@ -154,9 +198,18 @@ fn bind(pod: &mut Pod, body: &Value) -> Result<(), Status> {
             true => errors.required(target.child("name"), ""),
             false => errors.not_supported(target.child("kind"), kind, &["Node", "<empty>"]),
         }
-        return Err(Status::invalid(&api::GroupKind { group: String::new(), kind: "Binding".into() }, &name, &errors));
+        return Err(Status::invalid(
+            &api::GroupKind { group: String::new(), kind: "Binding".into() },
+            &name,
+            &errors,
+        ));
     }
-    if binding.metadata.uid.as_ref().is_some_and(|uid| !uid.is_empty() && pod.metadata.uid.as_ref() != Some(uid)) {
+    if binding
+        .metadata
+        .uid
+        .as_ref()
+        .is_some_and(|uid| !uid.is_empty() && pod.metadata.uid.as_ref() != Some(uid))
+    {
         return refuse("Precondition failed: the binding is for another pod of that name");
     }
     if pod.metadata.deletion_timestamp.is_some() {
@@ -232,19 +285,33 @@ fn is_sidecar(p: &Pod, name: &str) -> bool {
 }
 
 fn ready(p: &Pod) -> Value {
-    let sidecars = p.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).filter(|c| c.restart_policy.as_deref() == Some("Always")).count();
+    let sidecars = p
+        .spec
+        .iter()
+        .flat_map(|s| s.init_containers.iter().flatten())
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"))
+        .count();
     let total = p.spec.as_ref().map_or(0, |s| s.containers.len()) + sidecars;
     let running = |s: &&ContainerStatus| s.ready && s.state.as_ref().is_some_and(|s| s.running.is_some());
     let up = statuses(p).iter().filter(running).count();
-    let up_sidecars = init_statuses(p).iter().filter(|s| is_sidecar(p, &s.name) && s.ready && s.started == Some(true)).count();
+    let up_sidecars = init_statuses(p)
+        .iter()
+        .filter(|s| is_sidecar(p, &s.name) && s.ready && s.started == Some(true))
+        .count();
     format!("{}/{total}", up + up_sidecars).into()
 }
 
 /// The word that sums up a pod: upstream's printer, step by step.
 fn reason(p: &Pod) -> String {
     let status = p.status.clone().unwrap_or_default();
-    let mut reason = status.reason.clone().filter(|r| !r.is_empty()).or(status.phase.clone()).unwrap_or_default();
-    if status.conditions.iter().flatten().any(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("SchedulingGated")) {
+    let mut reason =
+        status.reason.clone().filter(|r| !r.is_empty()).or(status.phase.clone()).unwrap_or_default();
+    if status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("SchedulingGated"))
+    {
         reason = "SchedulingGated".into();
     }
     let ended = |s: &ContainerStatus| {
@@ -255,7 +322,13 @@ fn reason(p: &Pod) -> String {
             (None, None) => format!("ExitCode:{}", t.exit_code),
         })
     };
-    let waiting = |s: &ContainerStatus| s.state.as_ref().and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.clone()).filter(|r| !r.is_empty());
+    let waiting = |s: &ContainerStatus| {
+        s.state
+            .as_ref()
+            .and_then(|s| s.waiting.as_ref())
+            .and_then(|w| w.reason.clone())
+            .filter(|r| !r.is_empty())
+    };
     let mut initializing = false;
     let total = p.spec.as_ref().map_or(0, |s| s.init_containers.iter().flatten().count());
     for (i, s) in init_statuses(p).iter().enumerate() {
@@ -271,7 +344,8 @@ fn reason(p: &Pod) -> String {
         initializing = true;
         break;
     }
-    let initialized = status.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
+    let initialized =
+        status.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
     if !initializing || initialized {
         let mut running = false;
         for s in statuses(p).iter().rev() {
@@ -294,11 +368,18 @@ fn reason(p: &Pod) -> String {
 }
 
 fn restarts(p: &Pod, now: Timestamp) -> Value {
-    let counted: Vec<&ContainerStatus> = init_statuses(p).iter().filter(|s| is_sidecar(p, &s.name)).chain(statuses(p)).collect();
+    let counted: Vec<&ContainerStatus> =
+        init_statuses(p).iter().filter(|s| is_sidecar(p, &s.name)).chain(statuses(p)).collect();
     let count: i32 = counted.iter().map(|s| s.restart_count).sum();
-    let last = counted.iter().filter_map(|s| s.last_state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()).map(|t| t.0).max();
+    let last = counted
+        .iter()
+        .filter_map(|s| s.last_state.as_ref()?.terminated.as_ref()?.finished_at.as_ref())
+        .map(|t| t.0)
+        .max();
     match last {
-        Some(last) if count > 0 => format!("{count} ({} ago)", human_duration(now.as_second() - last.as_second())).into(),
+        Some(last) if count > 0 => {
+            format!("{count} ({} ago)", human_duration(now.as_second() - last.as_second())).into()
+        }
         _ => count.to_string().into(),
     }
 }
@@ -309,6 +390,9 @@ fn gates(p: &Pod) -> Value {
         return "<none>".into();
     }
     let conditions: Vec<_> = p.status.iter().flat_map(|s| s.conditions.iter().flatten()).collect();
-    let passed = gates.iter().filter(|g| conditions.iter().any(|c| c.type_ == g.condition_type && c.status == "True")).count();
+    let passed = gates
+        .iter()
+        .filter(|g| conditions.iter().any(|c| c.type_ == g.condition_type && c.status == "True"))
+        .count();
     format!("{passed}/{}", gates.len()).into()
 }

@@ -3,7 +3,9 @@
 use api::field::{FieldErrors, FieldPath};
 use api::names;
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, HTTPGetAction, LifecycleHandler, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Volume,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeSet;
 
@@ -144,7 +146,12 @@ fn default_volume(v: &mut Volume) {
             if let Some(token) = &mut source.service_account_token {
                 token.expiration_seconds.get_or_insert(3600);
             }
-            for field in source.downward_api.iter_mut().flat_map(|d| d.items.iter_mut().flatten()).filter_map(|i| i.field_ref.as_mut()) {
+            for field in source
+                .downward_api
+                .iter_mut()
+                .flat_map(|d| d.items.iter_mut().flatten())
+                .filter_map(|i| i.field_ref.as_mut())
+            {
                 set(&mut field.api_version, "v1");
             }
         }
@@ -165,7 +172,10 @@ pub fn qos_class(spec: Option<&PodSpec>) -> &'static str {
     let mut guaranteed = true;
     for c in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         let resources = c.resources.clone().unwrap_or_default();
-        let value = |list: &Option<std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>, name: &str| {
+        let value = |list: &Option<
+            std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+        >,
+                     name: &str| {
             let q = list.as_ref()?.get(name)?;
             q.0.parse::<Quantity>().ok().filter(|q| !q.is_zero())
         };
@@ -221,18 +231,45 @@ pub fn validate(spec: &PodSpec, at: FieldPath<'_>, errors: &mut FieldErrors) {
         }
         validate_container(c, at, is_init, &volume_names, errors);
     }
-    choice(spec.restart_policy.as_deref(), at.child("restartPolicy"), &["Always", "OnFailure", "Never"], errors);
-    choice(spec.dns_policy.as_deref(), at.child("dnsPolicy"), &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);
-    if spec.dns_policy.as_deref() == Some("None") && spec.dns_config.as_ref().and_then(|d| d.nameservers.as_ref()).is_none_or(Vec::is_empty) {
-        errors.required(at.child("dnsConfig").child("nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None");
+    choice(
+        spec.restart_policy.as_deref(),
+        at.child("restartPolicy"),
+        &["Always", "OnFailure", "Never"],
+        errors,
+    );
+    choice(
+        spec.dns_policy.as_deref(),
+        at.child("dnsPolicy"),
+        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
+        errors,
+    );
+    if spec.dns_policy.as_deref() == Some("None")
+        && spec.dns_config.as_ref().and_then(|d| d.nameservers.as_ref()).is_none_or(Vec::is_empty)
+    {
+        errors.required(
+            at.child("dnsConfig").child("nameservers"),
+            "must provide at least one DNS nameserver when `dnsPolicy` is None",
+        );
     }
     if let Some(grace) = spec.termination_grace_period_seconds.filter(|g| *g < 0) {
-        errors.invalid(at.child("terminationGracePeriodSeconds"), &grace, "must be greater than or equal to 0");
+        errors.invalid(
+            at.child("terminationGracePeriodSeconds"),
+            &grace,
+            "must be greater than or equal to 0",
+        );
     }
     if let Some(deadline) = spec.active_deadline_seconds.filter(|d| *d < 1) {
-        errors.invalid(at.child("activeDeadlineSeconds"), &deadline, "must be between 1 and 2147483647, inclusive");
+        errors.invalid(
+            at.child("activeDeadlineSeconds"),
+            &deadline,
+            "must be between 1 and 2147483647, inclusive",
+        );
     }
-    for (name, value) in [("serviceAccountName", &spec.service_account_name), ("nodeName", &spec.node_name), ("priorityClassName", &spec.priority_class_name)] {
+    for (name, value) in [
+        ("serviceAccountName", &spec.service_account_name),
+        ("nodeName", &spec.node_name),
+        ("priorityClassName", &spec.priority_class_name),
+    ] {
         if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {
             for fault in names::dns1123_subdomain(value) {
                 errors.invalid(at.child(name), &value, fault);
@@ -256,16 +293,29 @@ pub fn validate(spec: &PodSpec, at: FieldPath<'_>, errors: &mut FieldErrors) {
                 errors.invalid(at.child("key"), &key, fault);
             }
         } else if operator != "Exists" {
-            errors.invalid(at.child("operator"), &operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+            errors.invalid(
+                at.child("operator"),
+                &operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            );
         }
         if t.toleration_seconds.is_some() && t.effect.as_deref() != Some("NoExecute") {
-            errors.invalid(at.child("effect"), &t.effect, "effect must be 'NoExecute' when `tolerationSeconds` is set");
+            errors.invalid(
+                at.child("effect"),
+                &t.effect,
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            );
         }
         if operator == "Exists" && t.value.as_ref().is_some_and(|v| !v.is_empty()) {
             errors.invalid(at.child("operator"), &t.value, "value must be empty when `operator` is 'Exists'");
         }
         choice(t.operator.as_deref(), at.child("operator"), &["", "Equal", "Exists", "Gt", "Lt"], errors);
-        choice(t.effect.as_deref(), at.child("effect"), &["", "NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
+        choice(
+            t.effect.as_deref(),
+            at.child("effect"),
+            &["", "NoSchedule", "PreferNoSchedule", "NoExecute"],
+            errors,
+        );
     }
 }
 
@@ -289,7 +339,10 @@ fn name_is_label(name: &str, at: FieldPath<'_>, errors: &mut FieldErrors) {
 }
 
 fn validate_volume(v: &Volume, at: FieldPath<'_>, errors: &mut FieldErrors) {
-    let sources = serde_json::to_value(v).ok().and_then(|v| v.as_object().map(|o| o.keys().filter(|k| *k != "name").cloned().collect::<Vec<_>>())).unwrap_or_default();
+    let sources = serde_json::to_value(v)
+        .ok()
+        .and_then(|v| v.as_object().map(|o| o.keys().filter(|k| *k != "name").cloned().collect::<Vec<_>>()))
+        .unwrap_or_default();
     if let [_, second, ..] = sources.as_slice() {
         errors.forbidden(at.child(second), "may not specify more than 1 volume type");
     }
@@ -303,7 +356,16 @@ fn validate_volume(v: &Volume, at: FieldPath<'_>, errors: &mut FieldErrors) {
         choice(
             h.type_.as_deref(),
             path.child("type"),
-            &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"],
+            &[
+                "",
+                "DirectoryOrCreate",
+                "Directory",
+                "FileOrCreate",
+                "File",
+                "Socket",
+                "CharDevice",
+                "BlockDevice",
+            ],
             errors,
         );
     }
@@ -324,15 +386,33 @@ fn validate_volume(v: &Volume, at: FieldPath<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn validate_container(c: &Container, at: FieldPath<'_>, init: bool, volumes: &BTreeSet<&str>, errors: &mut FieldErrors) {
+fn validate_container(
+    c: &Container,
+    at: FieldPath<'_>,
+    init: bool,
+    volumes: &BTreeSet<&str>,
+    errors: &mut FieldErrors,
+) {
     name_is_label(&c.name, at.child("name"), errors);
     match c.image.as_deref().unwrap_or_default() {
         "" => errors.required(at.child("image"), ""),
-        image if image.trim() != image => errors.invalid(at.child("image"), &image, "must not have leading or trailing whitespace"),
+        image if image.trim() != image => {
+            errors.invalid(at.child("image"), &image, "must not have leading or trailing whitespace")
+        }
         _ => {}
     }
-    choice(c.image_pull_policy.as_deref(), at.child("imagePullPolicy"), &["Always", "IfNotPresent", "Never"], errors);
-    choice(c.termination_message_policy.as_deref(), at.child("terminationMessagePolicy"), &["File", "FallbackToLogsOnError"], errors);
+    choice(
+        c.image_pull_policy.as_deref(),
+        at.child("imagePullPolicy"),
+        &["Always", "IfNotPresent", "Never"],
+        errors,
+    );
+    choice(
+        c.termination_message_policy.as_deref(),
+        at.child("terminationMessagePolicy"),
+        &["File", "FallbackToLogsOnError"],
+        errors,
+    );
     let ports = at.child("ports");
     let mut seen = BTreeSet::new();
     for (i, p) in c.ports.iter().flatten().enumerate() {
@@ -388,21 +468,36 @@ fn validate_container(c: &Container, at: FieldPath<'_>, init: bool, volumes: &BT
         } else if !paths.insert(m.mount_path.as_str()) {
             errors.invalid(at.child("mountPath"), &m.mount_path, "must be unique");
         }
-        if let Some(path) = m.sub_path.as_deref().filter(|p| p.starts_with('/') || p.split('/').any(|s| s == "..")) {
-            errors.invalid(at.child("subPath"), &path, if path.starts_with('/') { "must be a relative path" } else { "must not contain '..'" });
+        if let Some(path) =
+            m.sub_path.as_deref().filter(|p| p.starts_with('/') || p.split('/').any(|s| s == ".."))
+        {
+            errors.invalid(
+                at.child("subPath"),
+                &path,
+                if path.starts_with('/') { "must be a relative path" } else { "must not contain '..'" },
+            );
         }
     }
     if let Some(resources) = &c.resources {
         validate_resources(resources, at.child("resources"), errors);
     }
     let sidecar = init && c.restart_policy.as_deref() == Some("Always");
-    for (name, probe) in [("livenessProbe", &c.liveness_probe), ("readinessProbe", &c.readiness_probe), ("startupProbe", &c.startup_probe)] {
+    for (name, probe) in [
+        ("livenessProbe", &c.liveness_probe),
+        ("readinessProbe", &c.readiness_probe),
+        ("startupProbe", &c.startup_probe),
+    ] {
         let Some(probe) = probe else { continue };
         let at = at.child(name);
         if init && !sidecar {
             errors.forbidden(at, "may not be set for init containers without restartPolicy=Always");
         }
-        let handlers = [probe.exec.is_some(), probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.grpc.is_some()];
+        let handlers = [
+            probe.exec.is_some(),
+            probe.http_get.is_some(),
+            probe.tcp_socket.is_some(),
+            probe.grpc.is_some(),
+        ];
         match handlers.iter().filter(|h| **h).count() {
             0 => errors.required(at, "must specify a handler type"),
             1 => {}
@@ -467,7 +562,9 @@ pub fn validate_resources(r: &ResourceRequirements, at: FieldPath<'_>, errors: &
                 errors.invalid(at, resource, fault);
             }
             match quantity.0.parse::<Quantity>() {
-                Ok(q) if q.sign() < 0 => errors.invalid(at, &quantity.0, "must be greater than or equal to 0"),
+                Ok(q) if q.sign() < 0 => {
+                    errors.invalid(at, &quantity.0, "must be greater than or equal to 0")
+                }
                 Ok(_) => {}
                 Err(e) => errors.invalid(at, &quantity.0, e.to_string()),
             }
@@ -479,7 +576,11 @@ pub fn validate_resources(r: &ResourceRequirements, at: FieldPath<'_>, errors: &
             && let (Ok(want), Ok(most)) = (request.0.parse::<Quantity>(), limit.0.parse::<Quantity>())
             && want > most
         {
-            errors.invalid(requests, &request.0, format!("must be less than or equal to {name} limit of {}", limit.0));
+            errors.invalid(
+                requests,
+                &request.0,
+                format!("must be less than or equal to {name} limit of {}", limit.0),
+            );
         }
     }
 }

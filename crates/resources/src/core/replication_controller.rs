@@ -5,14 +5,21 @@ use crate::core::pod_spec;
 use crate::kind::{Scale, age_column};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
-use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus};
+use k8s_openapi::api::core::v1::{
+    ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus,
+};
 
 /// The rules of ReplicationController.
 pub static KIND: Kind<ReplicationController> = Kind {
     has_status: true,
     has_generation: true,
     default: |r| {
-        let labels = r.spec.as_ref().and_then(|s| s.template.as_ref()).and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.clone());
+        let labels = r
+            .spec
+            .as_ref()
+            .and_then(|s| s.template.as_ref())
+            .and_then(|t| t.metadata.as_ref())
+            .and_then(|m| m.labels.clone());
         if let Some(labels) = labels.filter(|l| !l.is_empty()) {
             r.metadata.labels.get_or_insert_with(|| labels.clone());
             let spec = r.spec.get_or_insert_default();
@@ -36,13 +43,30 @@ pub static KIND: Kind<ReplicationController> = Kind {
     }),
     selectable: &["status.replicas"],
     columns: &[
-        Column::number("Desired", "How many pods it should keep.", |r: &ReplicationController, _| spec(r).replicas.unwrap_or(0).into()),
-        Column::number("Current", "How many there are.", |r: &ReplicationController, _| status(r).replicas.into()),
-        Column::number("Ready", "How many of them are ready.", |r: &ReplicationController, _| status(r).ready_replicas.unwrap_or(0).into()),
+        Column::number("Desired", "How many pods it should keep.", |r: &ReplicationController, _| {
+            spec(r).replicas.unwrap_or(0).into()
+        }),
+        Column::number("Current", "How many there are.", |r: &ReplicationController, _| {
+            status(r).replicas.into()
+        }),
+        Column::number("Ready", "How many of them are ready.", |r: &ReplicationController, _| {
+            status(r).ready_replicas.unwrap_or(0).into()
+        }),
         age_column(),
-        Column::text("Containers", "Names of each container in the template.", |r: &ReplicationController, _| names(spec(r).template.as_ref())).wide(),
-        Column::text("Images", "Images referenced by each container in the template.", |r: &ReplicationController, _| images(spec(r).template.as_ref())).wide(),
-        Column::text("Selector", "The pods it keeps.", |r: &ReplicationController, _| selector(r).into()).wide(),
+        Column::text(
+            "Containers",
+            "Names of each container in the template.",
+            |r: &ReplicationController, _| names(spec(r).template.as_ref()),
+        )
+        .wide(),
+        Column::text(
+            "Images",
+            "Images referenced by each container in the template.",
+            |r: &ReplicationController, _| images(spec(r).template.as_ref()),
+        )
+        .wide(),
+        Column::text("Selector", "The pods it keeps.", |r: &ReplicationController, _| selector(r).into())
+            .wide(),
     ],
     ..Kind::namespaced("replicationcontroller", "controllers").called(&["rc"], &["all"])
 };
@@ -79,7 +103,9 @@ fn validate(r: &ReplicationController, errors: &mut FieldErrors) {
         errors.invalid(metadata.child("labels"), &labels, "`selector` does not match template `labels`");
     }
     pod_spec::validate_template(&template, at, errors);
-    if let Some(policy) = template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).filter(|p| *p != "Always") {
+    if let Some(policy) =
+        template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).filter(|p| *p != "Always")
+    {
         let spec = at.child("spec");
         errors.not_supported(spec.child("restartPolicy"), policy, &["Always"]);
     }

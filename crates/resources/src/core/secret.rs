@@ -24,7 +24,9 @@ pub static KIND: Kind<Secret> = Kind {
     selectable: &["type"],
     columns: &[
         Column::text("Type", "What it holds.", |s: &Secret, _| s.type_.clone().into()),
-        Column::number("Data", "How many entries it has.", |s: &Secret, _| s.data.as_ref().map_or(0, |d| d.len()).into()),
+        Column::number("Data", "How many entries it has.", |s: &Secret, _| {
+            s.data.as_ref().map_or(0, |d| d.len()).into()
+        }),
         age_column(),
     ],
     ..Kind::namespaced("secret", "secrets")

@@ -27,7 +27,11 @@ pub static KIND: Kind<Service> = Kind {
         }
         validate(&new, errors);
     },
-    served: &[Served { name: "proxy", body: ("", "v1", "ServiceProxyOptions"), verbs: &["create", "delete", "get", "patch", "update"] }],
+    served: &[Served {
+        name: "proxy",
+        body: ("", "v1", "ServiceProxyOptions"),
+        verbs: &["create", "delete", "get", "patch", "update"],
+    }],
     selectable: &["spec.clusterIP", "spec.type"],
     columns: &[
         Column::text("Type", "How it is exposed.", |s: &Service, _| spec(s).type_.into()),
@@ -36,7 +40,8 @@ pub static KIND: Kind<Service> = Kind {
         Column::text("Port(s)", "Its ports.", |s: &Service, _| ports(&spec(s)).into()),
         age_column(),
         Column::text("Selector", "The pods behind it.", |s: &Service, _| {
-            let labels: Vec<String> = spec(s).selector.unwrap_or_default().iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let labels: Vec<String> =
+                spec(s).selector.unwrap_or_default().iter().map(|(k, v)| format!("{k}={v}")).collect();
             none_if_empty(Some(labels.join(",")))
         })
         .wide(),
@@ -59,7 +64,10 @@ fn external(s: &Service) -> String {
         Some("ExternalName") => spec.external_name.unwrap_or_default(),
         Some("LoadBalancer") => {
             let status = s.status.as_ref().and_then(|s| s.load_balancer.as_ref());
-            let given = status.iter().flat_map(|l| l.ingress.iter().flatten()).filter_map(|i| i.ip.clone().or(i.hostname.clone()));
+            let given = status
+                .iter()
+                .flat_map(|l| l.ingress.iter().flatten())
+                .filter_map(|i| i.ip.clone().or(i.hostname.clone()));
             let all: Vec<String> = given.chain(own).collect();
             if all.is_empty() { "<pending>".into() } else { all.join(",") }
         }
@@ -140,7 +148,11 @@ fn validate(s: &ServiceSpec, errors: &mut FieldErrors) {
         errors.invalid(ips.index(0), &"None", format!("may not be set to 'None' for {kind} services"));
     }
     if !matches!(s.session_affinity.as_deref(), Some("None" | "ClientIP")) {
-        errors.not_supported(root.child("sessionAffinity"), s.session_affinity.as_deref().unwrap_or_default(), &["ClientIP", "None"]);
+        errors.not_supported(
+            root.child("sessionAffinity"),
+            s.session_affinity.as_deref().unwrap_or_default(),
+            &["ClientIP", "None"],
+        );
     }
     crate::meta::labels(s.selector.as_ref(), root.child("selector"), errors);
     let ports = root.child("ports");

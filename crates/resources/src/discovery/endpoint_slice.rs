@@ -15,13 +15,17 @@ pub static KIND: Kind<EndpointSlice> = Kind {
         }
     },
     columns: &[
-        Column::text("AddressType", "IPv4, IPv6 or FQDN.", |s: &EndpointSlice, _| s.address_type.clone().into()),
+        Column::text("AddressType", "IPv4, IPv6 or FQDN.", |s: &EndpointSlice, _| {
+            s.address_type.clone().into()
+        }),
         Column::text("Ports", "The ports.", |s: &EndpointSlice, _| {
-            let ports: Vec<String> = s.ports.iter().flatten().filter_map(|p| p.port).map(|p| p.to_string()).collect();
+            let ports: Vec<String> =
+                s.ports.iter().flatten().filter_map(|p| p.port).map(|p| p.to_string()).collect();
             listed(&ports, "<unset>")
         }),
         Column::text("Endpoints", "The addresses.", |s: &EndpointSlice, _| {
-            let all: Vec<String> = s.endpoints.iter().flatten().flat_map(|e| e.addresses.iter().cloned()).collect();
+            let all: Vec<String> =
+                s.endpoints.iter().flatten().flat_map(|e| e.addresses.iter().cloned()).collect();
             listed(&all, "<unset>")
         }),
         age_column(),

@@ -10,7 +10,12 @@ pub static KIND: Kind<IPAddress> = Kind {
     columns: &[
         Column::text("ParentRef", "What it belongs to.", |a: &IPAddress, _| {
             let parent = a.spec.parent_ref.clone();
-            let parts = [parent.group.unwrap_or_default(), parent.resource, parent.namespace.unwrap_or_default(), parent.name];
+            let parts = [
+                parent.group.unwrap_or_default(),
+                parent.resource,
+                parent.namespace.unwrap_or_default(),
+                parent.name,
+            ];
             parts.iter().filter(|p| !p.is_empty()).cloned().collect::<Vec<_>>().join("/").into()
         }),
         age_column(),

@@ -21,10 +21,18 @@ fn validate_rules(rules: &[PolicyRule], namespaced: bool, errors: &mut FieldErro
         }
         if some(&rule.non_resource_urls) {
             if namespaced {
-                errors.invalid(at.child("nonResourceURLs"), &rule.non_resource_urls, "namespaced rules cannot apply to non-resource URLs");
+                errors.invalid(
+                    at.child("nonResourceURLs"),
+                    &rule.non_resource_urls,
+                    "namespaced rules cannot apply to non-resource URLs",
+                );
             }
             if some(&rule.api_groups) || some(&rule.resources) || some(&rule.resource_names) {
-                errors.invalid(at.child("nonResourceURLs"), &rule.non_resource_urls, "rules cannot apply to both regular resources and non-resource URLs");
+                errors.invalid(
+                    at.child("nonResourceURLs"),
+                    &rule.non_resource_urls,
+                    "rules cannot apply to both regular resources and non-resource URLs",
+                );
             }
             continue;
         }
@@ -79,7 +87,11 @@ fn validate_binding(role: &RoleRef, subjects: &[Subject], namespaced: bool, erro
             }
             "User" | "Group" => {
                 if subject.api_group.as_deref() != Some(GROUP) {
-                    errors.not_supported(at.child("apiGroup"), subject.api_group.as_deref().unwrap_or_default(), &[GROUP]);
+                    errors.not_supported(
+                        at.child("apiGroup"),
+                        subject.api_group.as_deref().unwrap_or_default(),
+                        &[GROUP],
+                    );
                 }
             }
             other => errors.not_supported(at.child("kind"), other, &["ServiceAccount", "User", "Group"]),

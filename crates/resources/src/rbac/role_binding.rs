@@ -18,11 +18,22 @@ pub static KIND: Kind<RoleBinding> = Kind {
         }
     },
     columns: &[
-        Column::text("Role", "Whose rules it grants.", |b: &RoleBinding, _| format!("{}/{}", b.role_ref.kind, b.role_ref.name).into()),
+        Column::text("Role", "Whose rules it grants.", |b: &RoleBinding, _| {
+            format!("{}/{}", b.role_ref.kind, b.role_ref.name).into()
+        }),
         age_column(),
-        Column::text("Users", "Users it grants them to.", |b: &RoleBinding, _| super::subjects(b.subjects.as_ref(), "User")).wide(),
-        Column::text("Groups", "Groups it grants them to.", |b: &RoleBinding, _| super::subjects(b.subjects.as_ref(), "Group")).wide(),
-        Column::text("ServiceAccounts", "Service accounts it grants them to.", |b: &RoleBinding, _| super::subjects(b.subjects.as_ref(), "ServiceAccount")).wide(),
+        Column::text("Users", "Users it grants them to.", |b: &RoleBinding, _| {
+            super::subjects(b.subjects.as_ref(), "User")
+        })
+        .wide(),
+        Column::text("Groups", "Groups it grants them to.", |b: &RoleBinding, _| {
+            super::subjects(b.subjects.as_ref(), "Group")
+        })
+        .wide(),
+        Column::text("ServiceAccounts", "Service accounts it grants them to.", |b: &RoleBinding, _| {
+            super::subjects(b.subjects.as_ref(), "ServiceAccount")
+        })
+        .wide(),
     ],
     ..Kind::namespaced("rolebinding", "rolebindings")
 };

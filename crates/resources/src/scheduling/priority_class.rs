@@ -23,9 +23,20 @@ pub static KIND: Kind<PriorityClass> = Kind {
     },
     columns: &[
         Column::number("Value", "The priority.", |c: &PriorityClass, _| c.value.unwrap_or_default().into()),
-        Column { kind: "boolean", ..Column::text("Global-Default", "Whether pods without a class have this one.", |c: &PriorityClass, _| c.global_default.unwrap_or(false).into()) },
+        Column {
+            kind: "boolean",
+            ..Column::text(
+                "Global-Default",
+                "Whether pods without a class have this one.",
+                |c: &PriorityClass, _| c.global_default.unwrap_or(false).into(),
+            )
+        },
         age_column(),
-        Column::text("PreemptionPolicy", "Whether its pods may push others aside.", |c: &PriorityClass, _| c.preemption_policy.clone().into()),
+        Column::text(
+            "PreemptionPolicy",
+            "Whether its pods may push others aside.",
+            |c: &PriorityClass, _| c.preemption_policy.clone().into(),
+        ),
     ],
     ..Kind::cluster("priorityclass", "priorityclasses").called(&["pc"], &[])
 };
@@ -39,12 +50,20 @@ fn validate(class: &PriorityClass, errors: &mut FieldErrors) {
     if name.starts_with("system-") {
         let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
         if !known.contains(&(name, value)) {
-            errors.forbidden(FieldPath::root("metadata").child("name"), "priority class names with 'system-' prefix are reserved for system use only");
+            errors.forbidden(
+                FieldPath::root("metadata").child("name"),
+                "priority class names with 'system-' prefix are reserved for system use only",
+            );
         }
     } else if value > MAX_USER_VALUE {
-        errors.forbidden(FieldPath::root("value"), &format!("maximum allowed value of a user defined priority is {MAX_USER_VALUE}"));
+        errors.forbidden(
+            FieldPath::root("value"),
+            &format!("maximum allowed value of a user defined priority is {MAX_USER_VALUE}"),
+        );
     }
-    if let Some(policy) = class.preemption_policy.as_deref().filter(|p| !matches!(*p, "Never" | "PreemptLowerPriority")) {
+    if let Some(policy) =
+        class.preemption_policy.as_deref().filter(|p| !matches!(*p, "Never" | "PreemptLowerPriority"))
+    {
         errors.not_supported(FieldPath::root("preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
     }
 }
