@@ -74,7 +74,11 @@ impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Controller<K> {
                             }
                         }
                         Err(e) => {
-                            tracing::warn!("{name}: {key:?}: {e}");
+                            // What goes well the second time, such as a conflict, is no news.
+                            match queue.failures(&key) {
+                                0 => tracing::debug!("{name}: {key:?}: {e}"),
+                                n => tracing::warn!("{name}: {key:?}, attempt {}: {e}", n + 1),
+                            }
                             queue.add_rate_limited(key.clone());
                         }
                     }

@@ -85,8 +85,9 @@ impl Elector {
         let leading = shutdown.child_token();
         let work = work(leading.clone());
         tokio::pin!(work);
+        let mut ended = false;
         let lost = tokio::select! {
-            () = &mut work => false,
+            () = &mut work => { ended = true; false }
             () = self.renew() => true,
             () = shutdown.cancelled() => false,
         };
@@ -95,7 +96,8 @@ impl Elector {
             tracing::error!("lost lease {}/{}", self.config.namespace, self.config.name);
             return Outcome::Lost;
         }
-        if shutdown.is_cancelled() {
+        // It is given the time to end what it is at.
+        if !ended {
             work.await;
         }
         if let Err(e) = self.release().await {

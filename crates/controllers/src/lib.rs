@@ -1,1 +1,48 @@
-//! Placeholder.
+//! The controllers: each watches some collections and brings one thing closer to what is wanted.
+//! Start at [`run`]; every controller is one file with one shape: what it watches, how events map to keys,
+//! reconcile. What is decided is a pure function, the plan; what is done is a thin shell around it.
+//! Knows the API server through `client` alone. Knows no storage and no node.
+
+mod common;
+mod context;
+mod daemon;
+mod metrics;
+mod options;
+mod registry;
+mod serving;
+
+mod clusterrole;
+mod csr;
+mod deployment;
+mod endpoints;
+mod gc;
+mod ipam;
+mod namespace;
+mod replica;
+mod rootca;
+mod serviceaccount;
+
+pub use context::{Config, Context};
+pub use daemon::run;
+pub use options::Options;
+pub use registry::{NAMES, run as run_controllers};
+
+/// Why a key could not be reconciled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A request failed.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// An object's selector can't be read.
+    #[error(transparent)]
+    Selector(#[from] api::selector::SelectorError),
+    /// A certificate or key can't be used.
+    #[error(transparent)]
+    Pki(#[from] pki::PkiError),
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What reconciling a key answers: whether to come back to it, and when.
+pub type Outcome = Result<Option<std::time::Duration>, Error>;

@@ -104,7 +104,8 @@ async fn from_containerd(runtime: &Runtime, out: &mpsc::Sender<Event>) -> Result
     let filters = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/containers/create", "/containers/delete"]
         .map(|topic| format!("namespace==k8s.io,topic==\"{topic}\""))
         .to_vec();
-    let stream = EventsClient::new(runtime.channel()).subscribe(SubscribeRequest { filters }).await?.into_inner();
+    let stream =
+        EventsClient::new(runtime.channel()).subscribe(SubscribeRequest { filters }).await?.into_inner();
     let events = stream.map(|m| m.map(|m| m.event.and_then(|any| read_containerd(&m.topic, &any.value))));
     forward(out, events).await
 }
@@ -167,7 +168,9 @@ mod tests {
 
     #[test]
     fn an_exec_that_ends_is_not_the_container_ending() {
-        let exit = |id: &str| TaskExit { container_id: "c".into(), id: id.into(), ..Default::default() }.encode_to_vec();
+        let exit = |id: &str| {
+            TaskExit { container_id: "c".into(), id: id.into(), ..Default::default() }.encode_to_vec()
+        };
         let stopped = Event::Container { id: "c".into(), what: What::Stopped };
         assert_eq!(read_containerd("/tasks/exit", &exit("c")), Some(stopped));
         assert_eq!(read_containerd("/tasks/exit", &exit("exec-1")), None);

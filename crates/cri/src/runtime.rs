@@ -150,7 +150,12 @@ impl Runtime {
     pub async fn run_pod_sandbox(&self, config: PodSandboxConfig, handler: &str) -> Result<String> {
         let m = RunPodSandboxRequest { config: Some(config), runtime_handler: handler.into() };
         // network plugins may be slow: twice the usual time, as upstream
-        let r = self.runtime.clone().run_pod_sandbox(self.request_within(m, self.timeout * 2)).await?.into_inner();
+        let r = self
+            .runtime
+            .clone()
+            .run_pod_sandbox(self.request_within(m, self.timeout * 2))
+            .await?
+            .into_inner();
         if r.pod_sandbox_id.is_empty() {
             return Err(Error::Incomplete("RunPodSandbox", "an id"));
         }
@@ -277,7 +282,10 @@ impl Runtime {
     }
 
     /// Use of processor, memory and disk by the containers that match.
-    pub async fn list_container_stats(&self, filter: Option<ContainerStatsFilter>) -> Result<Vec<ContainerStats>> {
+    pub async fn list_container_stats(
+        &self,
+        filter: Option<ContainerStatsFilter>,
+    ) -> Result<Vec<ContainerStats>> {
         let m = ListContainerStatsRequest { filter };
         Ok(self.runtime.clone().list_container_stats(self.request(m)).await?.into_inner().stats)
     }
@@ -289,7 +297,13 @@ impl Runtime {
 
     /// The images that are here.
     pub async fn list_images(&self) -> Result<Vec<Image>> {
-        Ok(self.images.clone().list_images(self.request(ListImagesRequest { filter: None })).await?.into_inner().images)
+        Ok(self
+            .images
+            .clone()
+            .list_images(self.request(ListImagesRequest { filter: None }))
+            .await?
+            .into_inner()
+            .images)
     }
 
     /// One image, if it is here.
@@ -318,7 +332,13 @@ impl Runtime {
 
     /// Where images live and how much they take.
     pub async fn image_fs_info(&self) -> Result<Vec<FilesystemUsage>> {
-        Ok(self.images.clone().image_fs_info(self.request(ImageFsInfoRequest {})).await?.into_inner().image_filesystems)
+        Ok(self
+            .images
+            .clone()
+            .image_fs_info(self.request(ImageFsInfoRequest {}))
+            .await?
+            .into_inner()
+            .image_filesystems)
     }
 }
 

@@ -89,7 +89,9 @@ impl Cgroups {
         match self.driver {
             CgroupDriver::Cgroupfs => parts.iter().fold(mount.to_owned(), |p, part| p.join(part)),
             // each slice lies in the one that its name begins with
-            CgroupDriver::Systemd => (1..=parts.len()).fold(mount.to_owned(), |p, n| p.join(slice(&parts[..n]))),
+            CgroupDriver::Systemd => {
+                (1..=parts.len()).fold(mount.to_owned(), |p, n| p.join(slice(&parts[..n])))
+            }
         }
     }
 
@@ -115,7 +117,10 @@ impl Cgroups {
         }
         let mut parts = self.root.clone();
         parts.push("burstable".into());
-        self.apply(&parts, &PodLimits { shares: crate::runtime::resources::shares(cpu_milli), ..Default::default() })
+        self.apply(
+            &parts,
+            &PodLimits { shares: crate::runtime::resources::shares(cpu_milli), ..Default::default() },
+        )
     }
 
     /// Makes a pod's cgroup with its limits; again is harmless.
@@ -169,7 +174,9 @@ impl Cgroups {
 
     fn controller(&self, name: &str) -> Option<&Path> {
         match &self.hierarchy {
-            Hierarchy::V1(list) => list.iter().find(|(c, _)| c.iter().any(|c| c == name)).map(|(_, p)| p.as_path()),
+            Hierarchy::V1(list) => {
+                list.iter().find(|(c, _)| c.iter().any(|c| c == name)).map(|(_, p)| p.as_path())
+            }
             Hierarchy::V2(p) => Some(p),
         }
     }
@@ -189,7 +196,9 @@ impl Cgroups {
                         write(&cpu.join("cpu.cfs_quota_us"), quota)?;
                     }
                 }
-                if let (Some(memory), Some(bytes)) = (self.controller("memory").map(|m| self.dir(m, parts)), l.memory) {
+                if let (Some(memory), Some(bytes)) =
+                    (self.controller("memory").map(|m| self.dir(m, parts)), l.memory)
+                {
                     write(&memory.join("memory.limit_in_bytes"), bytes)?;
                 }
                 if let (Some(pids), Some(n)) = (self.controller("pids").map(|m| self.dir(m, parts)), l.pids) {
@@ -234,8 +243,11 @@ impl Cgroups {
         };
         match &self.hierarchy {
             Hierarchy::V1(_) => {
-                let cpu = self.controller("cpuacct").and_then(|m| number(self.dir(m, parts).join("cpuacct.usage")));
-                let Some(dir) = self.controller("memory").map(|m| self.dir(m, parts)) else { return Usage { cpu_nanos: cpu, ..Default::default() } };
+                let cpu =
+                    self.controller("cpuacct").and_then(|m| number(self.dir(m, parts).join("cpuacct.usage")));
+                let Some(dir) = self.controller("memory").map(|m| self.dir(m, parts)) else {
+                    return Usage { cpu_nanos: cpu, ..Default::default() };
+                };
                 let used = number(dir.join("memory.usage_in_bytes"));
                 let inactive = stat(dir.join("memory.stat"), "total_inactive_file").unwrap_or(0);
                 Usage {
@@ -300,7 +312,9 @@ fn read_mounts(table: &str) -> Option<Hierarchy> {
     let mut v2 = None;
     for line in table.lines() {
         let mut f = line.split(' ');
-        let (Some(_), Some(at), Some(kind), Some(options)) = (f.next(), f.next(), f.next(), f.next()) else { continue };
+        let (Some(_), Some(at), Some(kind), Some(options)) = (f.next(), f.next(), f.next(), f.next()) else {
+            continue;
+        };
         match kind {
             "cgroup" => {
                 let controllers = options.split(',').map(str::to_owned).collect();
@@ -384,9 +398,21 @@ mod tests {
     fn parents() {
         let make = |driver, root| Cgroups::new(Hierarchy::V2("/c".into()), driver, root, true);
         for (driver, root, qos, parent, dir) in [
-            (CgroupDriver::Cgroupfs, "", Qos::Burstable, "/kubepods/burstable/podu-1", "/c/kubepods/burstable/podu-1"),
+            (
+                CgroupDriver::Cgroupfs,
+                "",
+                Qos::Burstable,
+                "/kubepods/burstable/podu-1",
+                "/c/kubepods/burstable/podu-1",
+            ),
             (CgroupDriver::Cgroupfs, "/n1", Qos::Guaranteed, "/n1/kubepods/podu-1", "/c/n1/kubepods/podu-1"),
-            (CgroupDriver::Systemd, "", Qos::BestEffort, "kubepods-besteffort-podu_1.slice", "/c/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podu_1.slice"),
+            (
+                CgroupDriver::Systemd,
+                "",
+                Qos::BestEffort,
+                "kubepods-besteffort-podu_1.slice",
+                "/c/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podu_1.slice",
+            ),
         ] {
             let c = make(driver, root);
             assert_eq!(c.pod_parent(qos, "u-1"), parent);

@@ -3,12 +3,15 @@
 use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::events::Events;
+use crate::exits::Exits;
 use crate::images::Images;
 use crate::objects::Objects;
 use crate::quantity::{self, Amount, Resources};
+use crate::sources::mirror::Mirrors;
 use crate::status::manager::StatusManager;
 use cri::Runtime;
-use std::sync::{PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Shared by all tasks of a kubelet.
 pub struct Context {
@@ -22,16 +25,22 @@ pub struct Context {
     pub objects: Objects,
     /// Where events go.
     pub events: Events,
+    /// What ended a moment ago.
+    pub exits: Exits,
     /// Images on this node.
     pub images: Images,
     /// Cgroups of pods.
     pub cgroups: Cgroups,
+    /// What the API shows of static pods.
+    pub mirrors: Arc<Mirrors>,
     /// What the API is told of pods.
     pub status: StatusManager,
     /// Bytes of memory the node has.
     pub memory_capacity: u64,
     /// What pods may use, by resource.
     pub allocatable: RwLock<Resources>,
+    /// The node's labels, as the API has them.
+    pub labels: RwLock<BTreeMap<String, String>>,
     /// The node's addresses.
     pub addresses: RwLock<Vec<String>>,
 }

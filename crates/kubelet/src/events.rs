@@ -1,6 +1,7 @@
 //! Events: what the kubelet tells people about pods and the node, through the API.
 
 use crate::pod::PodExt;
+use client::{Client, EventRecorder, EventType};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use tracing::info;
 
@@ -18,15 +19,16 @@ pub fn container_path(pod: &Pod, name: &str) -> String {
 }
 
 /// Sends events; dropping one under load is fine, waiting is not.
-#[derive(Debug)]
 pub struct Events {
     node: String,
+    recorder: Option<EventRecorder>,
 }
 
 impl Events {
     /// Events from the kubelet of a node.
-    pub fn new(node: &str) -> Self {
-        Events { node: node.to_owned() }
+    pub fn new(node: &str, client: Option<&Client>) -> Self {
+        let recorder = client.map(|c| EventRecorder::new(c.clone(), "kubelet", node));
+        Events { node: node.to_owned(), recorder }
     }
 
     /// Something about a pod.
@@ -66,6 +68,17 @@ impl Events {
 
     fn send(&self, about: ObjectReference, kind: &str, reason: &str, message: &str) {
         let name = about.name.as_deref().unwrap_or("");
-        info!(object = name, part = about.field_path.as_deref().unwrap_or(""), kind, reason, message, "event");
+        info!(
+            object = name,
+            part = about.field_path.as_deref().unwrap_or(""),
+            kind,
+            reason,
+            message,
+            "event"
+        );
+        let kind = if kind == "Warning" { EventType::Warning } else { EventType::Normal };
+        if let Some(r) = &self.recorder {
+            r.event(&about, kind, reason, message);
+        }
     }
 }

@@ -42,7 +42,7 @@ pub enum ImageError {
         source: cri::Error,
     },
     /// It could not be pulled.
-    #[error("failed to pull image {image:?}: {message}")]
+    #[error("{message}")]
     Pull {
         /// Which.
         image: String,
@@ -119,14 +119,29 @@ impl Images {
     }
 
     /// Sees to it that a container's image is here.
-    pub async fn ensure(&self, cx: &Context, pod: &Pod, c: &Container, sandbox: &PodSandboxConfig) -> Result<Present, ImageError> {
+    pub async fn ensure(
+        &self,
+        cx: &Context,
+        pod: &Pod,
+        c: &Container,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<Present, ImageError> {
         let wanted = c.image.as_deref().unwrap_or("").trim();
-        let image = full_name(wanted)?;
-        let spec = ImageSpec { image: image.clone(), user_specified_image: wanted.to_owned(), ..Default::default() };
-        let policy = c.image_pull_policy.as_deref().unwrap_or_else(|| default_policy(&image));
         let path = crate::events::container_path(pod, &c.name);
+        let image = full_name(wanted).inspect_err(|e| {
+            cx.events.container(pod, &path, "Warning", "InspectFailed", &e.to_string());
+        })?;
+        let spec =
+            ImageSpec { image: image.clone(), user_specified_image: wanted.to_owned(), ..Default::default() };
+        let policy = c.image_pull_policy.as_deref().unwrap_or_else(|| default_policy(&image));
         let here = cx.runtime.image_status(spec.clone()).await.map_err(|source| {
-            cx.events.container(pod, &path, "Warning", "InspectFailed", &format!("Failed to inspect image {wanted:?}: {source}"));
+            cx.events.container(
+                pod,
+                &path,
+                "Warning",
+                "InspectFailed",
+                &format!("Failed to inspect image {wanted:?}: {source}"),
+            );
             ImageError::Inspect { image: wanted.into(), source }
         })?;
         match (policy, here) {
@@ -136,7 +151,9 @@ impl Images {
                 return Err(e);
             }
             ("Never" | "IfNotPresent", Some(found)) => {
-                let note = format!("Container image {wanted:?} already present on machine and can be accessed by the pod");
+                let note = format!(
+                    "Container image {wanted:?} already present on machine and can be accessed by the pod"
+                );
                 cx.events.container(pod, &path, "Normal", "Pulled", &note);
                 return Ok(present(found));
             }
@@ -145,11 +162,30 @@ impl Images {
         self.pull(cx, pod, spec, wanted, &path, sandbox).await
     }
 
-    async fn pull(&self, cx: &Context, pod: &Pod, spec: ImageSpec, wanted: &str, path: &str, sandbox: &PodSandboxConfig) -> Result<Present, ImageError> {
+    async fn pull(
+        &self,
+        cx: &Context,
+        pod: &Pod,
+        spec: ImageSpec,
+        wanted: &str,
+        path: &str,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<Present, ImageError> {
         let key = (pod.uid().to_owned(), spec.image.clone());
         if let Some(f) = locked(&self.failures).get(&key).filter(|f| f.until > Instant::now()) {
-            let e = ImageError::BackOff { image: wanted.into(), reason: f.reason, message: f.message.clone(), until: f.until };
-            cx.events.container(pod, path, "Normal", "BackOff", &format!("Back-off pulling image {wanted:?}"));
+            let e = ImageError::BackOff {
+                image: wanted.into(),
+                reason: f.reason,
+                message: f.message.clone(),
+                until: f.until,
+            };
+            cx.events.container(
+                pod,
+                path,
+                "Normal",
+                "BackOff",
+                &format!("Back-off pulling image {wanted:?}"),
+            );
             return Err(e);
         }
         let one = locked(&self.pulling).entry(spec.image.clone()).or_default().clone();
@@ -169,15 +205,24 @@ impl Images {
                     None => cx.runtime.image_status(spec).await.ok().flatten().unwrap_or_default(),
                 };
                 let took = format!("{:.3}s", asked.elapsed().as_secs_f64());
-                let note = format!("Successfully pulled image {wanted:?} in {took} ({took} including waiting). Image size: {} bytes.", found.size);
+                let note = format!(
+                    "Successfully pulled image {wanted:?} in {took} ({took} including waiting). Image size: {} bytes.",
+                    found.size
+                );
                 cx.events.container(pod, path, "Normal", "Pulled", &note);
                 Ok(present(found))
             }
             Err(e) => {
-                let message = e.message();
+                let message = e.to_string();
                 let e = ImageError::Pull { image: wanted.into(), message };
                 warn!(image = wanted, error = %e, "image pull failed");
-                cx.events.container(pod, path, "Warning", "Failed", &format!("Failed to pull image {wanted:?}: {e}"));
+                cx.events.container(
+                    pod,
+                    path,
+                    "Warning",
+                    "Failed",
+                    &format!("Failed to pull image {wanted:?}: {e}"),
+                );
                 cx.events.container(pod, path, "Warning", "Failed", &format!("Error: {}", e.reason()));
                 let mut failures = locked(&self.failures);
                 let pause = failures.get(&key).map_or(FIRST_BACKOFF, |f| (f.pause * 2).min(LAST_BACKOFF));
@@ -188,13 +233,20 @@ impl Images {
         }
     }
 
-    async fn pull_with_secrets(&self, cx: &Context, pod: &Pod, spec: &ImageSpec, sandbox: &PodSandboxConfig) -> Result<String, cri::Error> {
+    async fn pull_with_secrets(
+        &self,
+        cx: &Context,
+        pod: &Pod,
+        spec: &ImageSpec,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<String, cri::Error> {
         let _slot = self.slots.acquire().await;
         let mut logins = Vec::new();
         for r in pod.spec().image_pull_secrets.iter().flatten() {
             match cx.objects.secret(pod.namespace(), &r.name).await {
                 Ok(secret) => {
-                    let data = |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).map(|v| v.0.as_slice());
+                    let data =
+                        |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).map(|v| v.0.as_slice());
                     if let Some(json) = data(".dockerconfigjson").or_else(|| data(".dockercfg")) {
                         logins.extend(credentials(json, &spec.image));
                     }
@@ -224,9 +276,17 @@ impl Images {
     /// wants; answers what was removed in bytes.
     pub async fn collect_garbage(&self, cx: &Context) -> Result<u64, cri::Error> {
         let images = cx.runtime.list_images().await?;
-        let used: HashSet<String> = cx.runtime.list_containers(None).await?.into_iter().flat_map(|c| [c.image_ref, c.image_id, c.image.map(|i| i.image).unwrap_or_default()]).collect();
+        let used: HashSet<String> = cx
+            .runtime
+            .list_containers(None)
+            .await?
+            .into_iter()
+            .flat_map(|c| [c.image_ref, c.image_id, c.image.map(|i| i.image).unwrap_or_default()])
+            .collect();
         let now = Instant::now();
-        let in_use = |i: &Image| used.contains(&i.id) || i.repo_digests.iter().chain(&i.repo_tags).any(|n| used.contains(n));
+        let in_use = |i: &Image| {
+            used.contains(&i.id) || i.repo_digests.iter().chain(&i.repo_tags).any(|n| used.contains(n))
+        };
         let mut idle = Vec::new();
         {
             let mut seen = locked(&self.seen);
@@ -264,7 +324,9 @@ impl Images {
             }
         }
         if freed < to_free {
-            let note = format!("Failed to garbage collect required amount of images. Attempted to free {to_free} bytes, but only found {freed} bytes eligible to free.");
+            let note = format!(
+                "Failed to garbage collect required amount of images. Attempted to free {to_free} bytes, but only found {freed} bytes eligible to free."
+            );
             cx.events.node("Warning", "FreeDiskSpaceFailed", &note);
         }
         Ok(freed)
@@ -301,7 +363,10 @@ pub fn full_name(image: &str) -> Result<String, ImageError> {
         return invalid("invalid reference format: repository name must be lowercase");
     }
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-' | b'/');
-    if path.is_empty() || !path.bytes().all(ok) || path.split('/').any(|p| !p.starts_with(|c: char| c.is_ascii_alphanumeric())) {
+    if path.is_empty()
+        || !path.bytes().all(ok)
+        || path.split('/').any(|p| !p.starts_with(|c: char| c.is_ascii_alphanumeric()))
+    {
         return invalid("invalid reference format");
     }
     let repository = match (has_registry, repository.contains('/')) {
@@ -326,10 +391,19 @@ fn credentials(json: &[u8], image: &str) -> Vec<AuthConfig> {
         let text = |k: &str| login.get(k).and_then(|v| v.as_str()).unwrap_or("").to_owned();
         let (mut username, mut password) = (text("username"), text("password"));
         let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth").trim()).ok();
-        if let Some((u, p)) = decoded.and_then(|d| String::from_utf8(d).ok()).and_then(|t| t.split_once(':').map(|(u, p)| (u.to_owned(), p.to_owned()))) {
+        if let Some((u, p)) = decoded
+            .and_then(|d| String::from_utf8(d).ok())
+            .and_then(|t| t.split_once(':').map(|(u, p)| (u.to_owned(), p.to_owned())))
+        {
             (username, password) = (u, p);
         }
-        let auth = AuthConfig { username, password, identity_token: text("identitytoken"), registry_token: text("registrytoken"), ..Default::default() };
+        let auth = AuthConfig {
+            username,
+            password,
+            identity_token: text("identitytoken"),
+            registry_token: text("registrytoken"),
+            ..Default::default()
+        };
         found.push((length, auth));
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
@@ -352,7 +426,9 @@ fn registry_matches(entry: &str, image: &str) -> Option<usize> {
 
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
-        Some((before, after)) => text.len() >= before.len() + after.len() && text.starts_with(before) && text.ends_with(after),
+        Some((before, after)) => {
+            text.len() >= before.len() + after.len() && text.starts_with(before) && text.ends_with(after)
+        }
         None => pattern == text,
     }
 }

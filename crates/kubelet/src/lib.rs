@@ -3,10 +3,13 @@
 //! events; [`pods`] has one [`pod_worker`] for each pod, which compares both ([`plan`]) and acts.
 //! Knows CRI and the kernel's cgroups and mounts. Knows no other node, no store, and makes no scheduling decisions.
 
+pub mod admit;
+pub mod bootstrap;
 pub mod cgroups;
 pub mod config;
 pub mod context;
 pub mod events;
+pub mod exits;
 pub mod images;
 mod kubelet;
 pub mod lifecycle;

@@ -33,7 +33,14 @@ pub enum HookError {
 }
 
 /// Runs one, for at most `limit` when that is given.
-pub async fn run(cx: &Context, id: &str, c: &Container, ip: &str, hook: &LifecycleHandler, limit: Option<Duration>) -> Result<(), HookError> {
+pub async fn run(
+    cx: &Context,
+    id: &str,
+    c: &Container,
+    ip: &str,
+    hook: &LifecycleHandler,
+    limit: Option<Duration>,
+) -> Result<(), HookError> {
     let running = async {
         if let Some(e) = &hook.exec {
             let command = e.command.clone().unwrap_or_default();

@@ -154,7 +154,9 @@ fn new_sandbox(i: &Inputs<'_>, p: &mut Plan) {
     }
     let spec = i.pod.spec();
     let done = |c: &Container| {
-        i.seen.container(&c.name).is_some_and(|s| s.state == State::Exited && !pod::restarts(c, Kind::Regular, policy, s.exit_code))
+        i.seen.container(&c.name).is_some_and(|s| {
+            s.state == State::Exited && !pod::restarts(c, Kind::Regular, policy, s.exit_code)
+        })
     };
     let to_start: Vec<&Container> = spec.containers.iter().filter(|c| !done(c)).collect();
     if to_start.is_empty() && spec.containers.iter().any(|c| i.seen.container(&c.name).is_some()) {
@@ -202,7 +204,14 @@ fn must_die(i: &Inputs<'_>, c: &Container, s: &Seen) -> Option<(String, bool)> {
     }
 }
 
-fn kill(i: &Inputs<'_>, p: &mut Plan, c: &Container, kind: Kind, s: &Seen, (message, always): (String, bool)) {
+fn kill(
+    i: &Inputs<'_>,
+    p: &mut Plan,
+    c: &Container,
+    kind: Kind,
+    s: &Seen,
+    (message, always): (String, bool),
+) {
     let policy = c.restart_policy.as_deref().unwrap_or_else(|| i.pod.restart_policy());
     let again = always || kind == Kind::Sidecar || policy != "Never";
     let message = if again { format!("{message}, will be restarted") } else { message };
@@ -228,7 +237,8 @@ fn in_sandbox(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) {
         let Some(s) = i.seen.container_in(sandbox, &c.name) else {
             // one that ended for good in an earlier sandbox does not come back
             let done = i.seen.container(&c.name).is_some_and(|s| {
-                s.state == State::Exited && !pod::restarts(c, Kind::Regular, i.pod.restart_policy(), s.exit_code)
+                s.state == State::Exited
+                    && !pod::restarts(c, Kind::Regular, i.pod.restart_policy(), s.exit_code)
             });
             if !done {
                 start(i, p, c, Kind::Regular);
@@ -289,12 +299,22 @@ fn init_containers(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) -> bool {
         match seen {
             Some(s) if s.state == State::Running => {
                 if !s.hash.is_empty() && s.hash != container_hash(c) {
-                    kill(i, p, c, Kind::Init, s, (format!("Init container {} definition changed", c.name), true));
+                    kill(
+                        i,
+                        p,
+                        c,
+                        Kind::Init,
+                        s,
+                        (format!("Init container {} definition changed", c.name), true),
+                    );
                 }
                 return false;
             }
             Some(s) if s.state == State::Exited && s.exit_code == 0 => {}
-            Some(s) if s.state == State::Exited && !pod::restarts(c, Kind::Init, i.pod.restart_policy(), s.exit_code) => {
+            Some(s)
+                if s.state == State::Exited
+                    && !pod::restarts(c, Kind::Init, i.pod.restart_policy(), s.exit_code) =>
+            {
                 p.steps.clear();
                 p.finished = true;
                 return false;
@@ -316,11 +336,18 @@ mod tests {
 
     /// Containers are written `name state[:exit][!]`, with `!` for a failed liveness probe.
     fn check(spec: serde_json::Value, sandboxes: &[bool], containers: &[&str], want: &str) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).unwrap_or_else(|e| panic!("{e}"));
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec}))
+            .unwrap_or_else(|e| panic!("{e}"));
         let mut seen = Observed::default();
         let mut probed = HashMap::new();
         for (n, ready) in sandboxes.iter().enumerate().rev() {
-            seen.sandboxes.push(Sandbox { id: format!("s{n}"), ready: *ready, attempt: n as u32, ips: vec!["1.1.1.1".into()], created_at: n as i64 });
+            seen.sandboxes.push(Sandbox {
+                id: format!("s{n}"),
+                ready: *ready,
+                attempt: n as u32,
+                ips: vec!["1.1.1.1".into()],
+                created_at: n as i64,
+            });
         }
         let newest = seen.sandboxes.first().map(|s| s.id.clone()).unwrap_or_default();
         for (n, text) in containers.iter().enumerate() {
@@ -328,21 +355,53 @@ mod tests {
             let (name, state) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
             let old = words.next() == Some("old");
             let failed = state.ends_with('!');
-            let (state, code) = state.trim_end_matches('!').split_once(':').unwrap_or((state.trim_end_matches('!'), "0"));
-            let state = match state { "running" => State::Running, "exited" => State::Exited, "created" => State::Created, _ => State::Unknown };
+            let (state, code) =
+                state.trim_end_matches('!').split_once(':').unwrap_or((state.trim_end_matches('!'), "0"));
+            let state = match state {
+                "running" => State::Running,
+                "exited" => State::Exited,
+                "created" => State::Created,
+                _ => State::Unknown,
+            };
             let id = format!("c{n}");
-            probed.insert(id.clone(), Probed { started: state == State::Running, ready: true, liveness_failed: failed, startup_failed: false });
-            seen.containers.push(Seen { id, name: name.into(), sandbox: if old { "s0".into() } else { newest.clone() }, state, exit_code: code.parse().unwrap_or(0), ..Default::default() });
+            probed.insert(
+                id.clone(),
+                Probed {
+                    started: state == State::Running,
+                    ready: true,
+                    liveness_failed: failed,
+                    startup_failed: false,
+                },
+            );
+            seen.containers.push(Seen {
+                id,
+                name: name.into(),
+                sandbox: if old { "s0".into() } else { newest.clone() },
+                state,
+                exit_code: code.parse().unwrap_or(0),
+                ..Default::default()
+            });
         }
         let backoff = Backoff::new(Duration::from_secs(300));
-        let p = plan(&Inputs { pod: &pod, seen: &seen, probed: &probed, backoff: &backoff, now: Instant::now(), now_nanos: 0 });
-        let steps: Vec<String> = p.steps.iter().map(|s| match s {
-            Step::StopAll => "stop all".into(),
-            Step::CreateSandbox(n) => format!("sandbox {n}"),
-            Step::Kill { name, .. } => format!("kill {name}"),
-            Step::Remove(id) => format!("remove {id}"),
-            Step::Start { name, restarts, .. } => format!("start {name} {restarts}"),
-        }).collect();
+        let p = plan(&Inputs {
+            pod: &pod,
+            seen: &seen,
+            probed: &probed,
+            backoff: &backoff,
+            now: Instant::now(),
+            now_nanos: 0,
+        });
+        let steps: Vec<String> = p
+            .steps
+            .iter()
+            .map(|s| match s {
+                Step::StopAll => "stop all".into(),
+                Step::CreateSandbox(n) => format!("sandbox {n}"),
+                Step::Kill { name, .. } => format!("kill {name}"),
+                Step::Remove(id) => format!("remove {id}"),
+                Step::Start { name, restarts, .. } => format!("start {name} {restarts}"),
+            })
+            .collect();
         let got = steps.join(", ") + if p.finished { " finished" } else { "" };
         assert_eq!(got.trim(), want, "{spec} {sandboxes:?} {containers:?}");
     }
@@ -359,7 +418,12 @@ mod tests {
         check(two.clone(), &[true], &["a running", "b running"], "");
         check(two.clone(), &[true], &["a running!", "b exited:1"], "kill a, start a 1, start b 1");
         check(two.clone(), &[true], &["a running", "b created"], "remove c1, start b 0");
-        check(two.clone(), &[false], &["a exited:2", "b running"], "stop all, sandbox 1, start a 1, start b 1");
+        check(
+            two.clone(),
+            &[false],
+            &["a exited:2", "b running"],
+            "stop all, sandbox 1, start a 1, start b 1",
+        );
         check(two, &[true, true], &["a running", "b running"], "stop all, sandbox 2, start a 1, start b 1");
         check(once.clone(), &[true], &["a exited:1", "b running"], "");
         check(once.clone(), &[true], &["a exited:1", "b exited"], "finished");
@@ -374,7 +438,12 @@ mod tests {
         check(init.clone(), &[true], &["i exited:0"], "start s 0");
         check(init.clone(), &[true], &["i exited:0", "s running"], "start a 0");
         check(init.clone(), &[true], &["i exited:0", "s exited:1", "a running"], "start s 1");
-        check(init, &[true, true, true], &["i exited:0 old", "s running old"], "stop all, sandbox 3, start i 1");
+        check(
+            init,
+            &[true, true, true],
+            &["i exited:0 old", "s running old"],
+            "stop all, sandbox 3, start i 1",
+        );
         check(init_once.clone(), &[true], &["i exited:1"], "finished");
         check(init_once, &[true], &["i exited:0"], "start a 0");
     }

@@ -122,7 +122,8 @@ pub trait PodExt {
     /// How long its containers may take to end.
     fn grace(&self) -> Duration {
         let m = &self.pod().metadata;
-        let secs = m.deletion_grace_period_seconds.or(self.spec().termination_grace_period_seconds).unwrap_or(30);
+        let secs =
+            m.deletion_grace_period_seconds.or(self.spec().termination_grace_period_seconds).unwrap_or(30);
         Duration::from_secs(u64::try_from(secs).unwrap_or(0))
     }
     /// All containers that are not ephemeral, with their kinds, in starting order.
@@ -216,7 +217,8 @@ pub fn compute_qos(spec: &PodSpec) -> Qos {
     let guaranteed = lists.iter().all(|(requests, limits)| {
         ["cpu", "memory"].iter().all(|r| {
             let limit = quantity::of(*limits, r);
-            let request = if requests.is_some_and(|l| l.contains_key(*r)) { quantity::of(*requests, r) } else { limit };
+            let request =
+                if requests.is_some_and(|l| l.contains_key(*r)) { quantity::of(*requests, r) } else { limit };
             !limit.is_zero() && request == limit
         })
     });
@@ -230,7 +232,10 @@ pub fn requests(spec: &PodSpec, name: &str) -> Amount {
         let r = c.resources.as_ref();
         match r.and_then(|r| r.requests.as_ref()).filter(|l| l.contains_key(name)) {
             Some(l) => Some(quantity::of(Some(l), name)),
-            None => r.and_then(|r| r.limits.as_ref()).filter(|l| l.contains_key(name)).map(|l| quantity::of(Some(l), name)),
+            None => r
+                .and_then(|r| r.limits.as_ref())
+                .filter(|l| l.contains_key(name))
+                .map(|l| quantity::of(Some(l), name)),
         }
     })
     .unwrap_or_default()
@@ -238,7 +243,8 @@ pub fn requests(spec: &PodSpec, name: &str) -> Amount {
 
 /// What a pod is bounded by, `None` when any of its containers is not.
 pub fn limits(spec: &PodSpec, name: &str) -> Option<Amount> {
-    if let Some(l) = spec.resources.as_ref().and_then(|r| r.limits.as_ref()).filter(|l| l.contains_key(name)) {
+    if let Some(l) = spec.resources.as_ref().and_then(|r| r.limits.as_ref()).filter(|l| l.contains_key(name))
+    {
         return Some(quantity::of(Some(l), name));
     }
     let limit = |c: &Container| {
@@ -263,7 +269,9 @@ fn total(spec: &PodSpec, name: &str, of: impl Fn(&Container) -> Option<Amount>) 
     }
     let regular = spec.containers.iter().fold(sidecars, |sum, c| sum.plus(of(c).unwrap_or_default()));
     let mut sum = regular.max(init_peak);
-    if let Some(l) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).filter(|l| l.contains_key(name)) {
+    if let Some(l) =
+        spec.resources.as_ref().and_then(|r| r.requests.as_ref()).filter(|l| l.contains_key(name))
+    {
         sum = quantity::of(Some(l), name);
     }
     Some(sum.plus(quantity::of(spec.overhead.as_ref(), name)))
@@ -306,8 +314,14 @@ mod tests {
             (json!([{"name": "a"}]), Qos::BestEffort),
             (json!([{"name": "a", "resources": {"requests": {"cpu": "1"}}}]), Qos::Burstable),
             (json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]), Qos::Guaranteed),
-            (json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]), Qos::Burstable),
-            (json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {"name": "b"}]), Qos::Burstable),
+            (
+                json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]),
+                Qos::Burstable,
+            ),
+            (
+                json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {"name": "b"}]),
+                Qos::Burstable,
+            ),
         ] {
             assert_eq!(compute_qos(&spec(json!({"containers": containers}))), want, "{containers}");
         }
@@ -331,7 +345,9 @@ mod tests {
     fn restart_rules() {
         let c = |v| serde_json::from_value::<Container>(v).unwrap_or_else(|e| panic!("{e}"));
         let plain = c(json!({"name": "a"}));
-        let ruled = c(json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}));
+        let ruled = c(
+            json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}),
+        );
         for (container, kind, policy, code, want) in [
             (&plain, Kind::Regular, "Always", 0, true),
             (&plain, Kind::Regular, "OnFailure", 0, false),

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 /// Which source a pod came from.
@@ -29,6 +29,8 @@ struct State {
     /// Static pods that wait for an earlier one of their name to end.
     waiting: BTreeMap<api::ObjectKey, Arc<Pod>>,
     ready: HashSet<Source>,
+    /// Static pods that ran when the kubelet started: their uids and names.
+    leftovers: Vec<(String, api::ObjectKey)>,
 }
 
 /// The workers of all pods.
@@ -48,12 +50,33 @@ impl Pods {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Starts the end of static pods that ran before under a name that another manifest may use now: two of
+    /// one name never run at once.
+    pub async fn find_leftovers(&self) {
+        let Ok(sandboxes) = self.cx.runtime.list_pod_sandboxes(None).await else { return };
+        let mut s = self.lock();
+        for sandbox in sandboxes {
+            let static_pod =
+                sandbox.annotations.get(crate::pod::SOURCE_ANNOTATION).is_some_and(|v| v == "file");
+            let label = |n: &str| sandbox.labels.get(n).cloned();
+            if let (true, Some(uid), Some(name), Some(ns)) =
+                (static_pod, label(names::POD_UID), label(names::POD_NAME), label(names::POD_NAMESPACE))
+            {
+                s.leftovers.push((uid, api::ObjectKey::new(ns, name)));
+            }
+        }
+    }
+
     /// Takes all pods of a source: others that came from it are gone.
     pub fn replace(&self, source: Source, pods: &[Arc<Pod>]) {
         let uids: HashSet<&str> = pods.iter().map(|p| p.uid()).collect();
         let gone: Vec<String> = {
             let s = self.lock();
-            s.workers.iter().filter(|(uid, (from, _))| *from == source && !uids.contains(uid.as_str())).map(|(uid, _)| uid.clone()).collect()
+            s.workers
+                .iter()
+                .filter(|(uid, (from, _))| *from == source && !uids.contains(uid.as_str()))
+                .map(|(uid, _)| uid.clone())
+                .collect()
         };
         if source == Source::File {
             self.lock().waiting.retain(|_, p| uids.contains(p.uid()));
@@ -81,18 +104,57 @@ impl Pods {
             return;
         }
         if source == Source::File {
+            let (own, all) = (pod.key(), std::mem::take(&mut s.leftovers));
+            let (same, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, key)| *key == own);
+            s.leftovers = rest;
+            for (uid, key) in same {
+                if uid != pod.uid() && !s.workers.contains_key(&uid) {
+                    let metadata = ObjectMeta {
+                        name: Some(key.name),
+                        namespace: Some(key.namespace),
+                        uid: Some(uid),
+                        ..Default::default()
+                    };
+                    self.start(&mut s, Source::File, Arc::new(Pod { metadata, ..Default::default() }), true);
+                }
+            }
             let busy = s.workers.values().any(|(_, h)| h.desired.borrow().pod.key() == pod.key());
             if busy {
                 s.waiting.insert(pod.key(), pod);
                 return;
             }
         }
-        self.start(&mut s, source, pod, false);
+        let end = if source == Source::Api { self.rejected(&s, &pod) } else { None };
+        self.start_ending(&mut s, source, pod, false, end);
+    }
+
+    /// How a pod ends that cannot run here. One that has begun already is not judged again.
+    fn rejected(&self, s: &State, pod: &Pod) -> Option<End> {
+        let status = pod.api_status();
+        if pod.phase() != "Pending" || status.container_statuses.is_some() || pod.is_deleted() {
+            return None;
+        }
+        let others: Vec<Arc<Pod>> = s
+            .workers
+            .values()
+            .map(|(_, h)| h.desired.borrow())
+            .filter(|d| !d.gone && d.end.is_none())
+            .map(|d| d.pod.clone())
+            .collect();
+        let read = |e| PoisonError::into_inner(e);
+        let (allocatable, labels) = (self.cx.allocatable.read().unwrap_or_else(PoisonError::into_inner), self.cx.labels.read().unwrap_or_else(read));
+        let r = crate::admit::admit(&self.cx.config, pod, &others, &allocatable, &labels).err()?;
+        self.cx.events.pod(pod, "Warning", &r.reason, &r.message);
+        Some(End { grace: Some(Duration::ZERO), failed: Some((r.reason, r.message)), rejected: true })
     }
 
     fn start(&self, s: &mut State, source: Source, pod: Arc<Pod>, gone: bool) {
+        self.start_ending(s, source, pod, gone, None);
+    }
+
+    fn start_ending(&self, s: &mut State, source: Source, pod: Arc<Pod>, gone: bool, end: Option<End>) {
         let uid = pod.uid().to_owned();
-        let handle = pod_worker::spawn(self.cx.clone(), Desired { pod, end: None, gone }, self.done.clone());
+        let handle = pod_worker::spawn(self.cx.clone(), Desired { pod, end, gone }, self.done.clone());
         s.workers.insert(uid, (source, handle));
     }
 
@@ -107,13 +169,17 @@ impl Pods {
     pub fn evict(&self, uid: &str, grace: Option<Duration>, reason: &str, message: &str) {
         if let Some((_, h)) = self.lock().workers.get(uid) {
             let failed = Some((reason.to_owned(), message.to_owned()));
-            h.desired.send_modify(|d| d.end = Some(End { grace, failed }));
+            h.desired.send_modify(|d| d.end = Some(End { grace, failed, rejected: false }));
         }
     }
 
     /// All pods, as they should be, with what was last seen of each.
     pub fn list(&self) -> Vec<(Arc<Pod>, Observed)> {
-        self.lock().workers.values().map(|(_, h)| (h.desired.borrow().pod.clone(), h.seen.borrow().clone())).collect()
+        self.lock()
+            .workers
+            .values()
+            .map(|(_, h)| (h.desired.borrow().pod.clone(), h.seen.borrow().clone()))
+            .collect()
     }
 
     /// The pod of this namespace and name, with what was last seen of it.
@@ -129,6 +195,34 @@ impl Pods {
             .collect();
         found.sort_by_key(|(_, h)| h.desired.borrow().gone);
         found.first().map(|(_, h)| (h.desired.borrow().pod.clone(), h.seen.borrow().clone()))
+    }
+
+    /// A source has told of all its pods.
+    pub fn mark_ready(&self, source: Source) {
+        self.lock().ready.insert(source);
+    }
+
+    /// Has the volumes of pods that match brought up to date, and what waits for them tried again.
+    pub fn refresh(&self, which: impl Fn(&Pod) -> bool) {
+        for (_, h) in self.lock().workers.values() {
+            if which(&h.desired.borrow().pod) {
+                h.refresh();
+            }
+        }
+    }
+
+    /// All that pods here refer to.
+    pub fn references(&self) -> std::collections::BTreeSet<crate::objects::Reference> {
+        self.lock()
+            .workers
+            .values()
+            .flat_map(|(_, h)| crate::objects::references(&h.desired.borrow().pod))
+            .collect()
+    }
+
+    /// What is seen of a pod, as it changes.
+    pub fn watch(&self, uid: &str) -> Option<watch::Receiver<Observed>> {
+        self.lock().workers.get(uid).map(|(_, h)| h.seen.clone())
     }
 
     /// Has the workers of pods that match look again.
@@ -147,16 +241,20 @@ impl Pods {
             s.workers.values().for_each(|(_, h)| h.poke());
             return;
         };
-        for (_, h) in s.workers.values() {
+        match what {
+            What::Stopped => self.cx.exits.ended(id),
+            What::OutOfMemory => self.cx.exits.out_of_memory(id),
+            _ => {}
+        }
+        let concerns = |h: &Handle| {
             let seen = h.seen.borrow();
-            if seen.containers.iter().any(|c| c.id == *id) || seen.sandboxes.iter().any(|s| s.id == *id) {
-                drop(seen);
-                match what {
-                    What::Stopped => h.exited(id),
-                    _ => h.poke(),
-                }
-                return;
-            }
+            seen.containers.iter().any(|c| c.id == *id) || seen.sandboxes.iter().any(|s| s.id == *id)
+        };
+        match s.workers.values().find(|(_, h)| concerns(h)) {
+            Some((_, h)) => h.poke(),
+            // one that was only just made may have ended before its worker saw it
+            None if *what == What::Stopped => s.workers.values().for_each(|(_, h)| h.poke()),
+            None => {}
         }
     }
 
@@ -176,7 +274,8 @@ impl Pods {
     fn reap_now(&self) {
         let mut s = self.lock();
         s.workers.retain(|_, (_, h)| !h.is_done());
-        let names: HashSet<api::ObjectKey> = s.workers.values().map(|(_, h)| h.desired.borrow().pod.key()).collect();
+        let names: HashSet<api::ObjectKey> =
+            s.workers.values().map(|(_, h)| h.desired.borrow().pod.key()).collect();
         let free: Vec<api::ObjectKey> = s.waiting.keys().filter(|k| !names.contains(k)).cloned().collect();
         for k in free {
             if let Some(pod) = s.waiting.remove(&k) {
@@ -202,13 +301,22 @@ impl Pods {
         };
         for sandbox in sandboxes {
             let label = |n: &str| sandbox.labels.get(n).cloned();
-            let (Some(uid), Some(name), Some(namespace)) = (label(names::POD_UID), label(names::POD_NAME), label(names::POD_NAMESPACE)) else { continue };
+            let (Some(uid), Some(name), Some(namespace)) =
+                (label(names::POD_UID), label(names::POD_NAME), label(names::POD_NAMESPACE))
+            else {
+                continue;
+            };
             let mut s = self.lock();
             if s.workers.contains_key(&uid) || s.waiting.values().any(|p| p.uid() == uid) {
                 continue;
             }
             info!(pod = format!("{namespace}/{name}"), uid, "ending a pod that nobody wants");
-            let metadata = ObjectMeta { name: Some(name), namespace: Some(namespace), uid: Some(uid), ..Default::default() };
+            let metadata = ObjectMeta {
+                name: Some(name),
+                namespace: Some(namespace),
+                uid: Some(uid),
+                ..Default::default()
+            };
             let pod = Pod { metadata, ..Default::default() };
             self.start(&mut s, Source::Api, Arc::new(pod), true);
         }

@@ -18,8 +18,11 @@ pub mod coordination;
 pub mod core;
 pub mod discovery;
 pub mod networking;
+pub mod node;
+pub mod policy;
 pub mod rbac;
 pub mod scheduling;
+pub mod storage;
 
 pub use kind::{AnyKind, Context, Kind, Names, Part, Scale, Stored, Subresource, Verbs};
 pub use table::Column;

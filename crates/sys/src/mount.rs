@@ -79,7 +79,8 @@ fn unescape(field: &str) -> PathBuf {
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while let Some(&b) = bytes.get(i) {
-        let octal = bytes.get(i + 1..i + 4).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        let octal =
+            bytes.get(i + 1..i + 4).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
         match octal {
             Some(code) if b == b'\\' => {
                 out.push(code);
@@ -100,7 +101,13 @@ pub fn open_beneath(root: &Path, path: &Path, create: bool) -> io::Result<File> 
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
     let mut at = rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let root = at.try_clone()?;
-    let whole = rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH);
+    let whole = rustix::fs::openat2(
+        &root,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH,
+    );
     match whole {
         Ok(fd) => return Ok(File::from(fd)),
         Err(rustix::io::Errno::NOENT) if create => {}

@@ -258,7 +258,8 @@ impl KubeletConfiguration {
     /// Reads a configuration, JSON or YAML.
     pub fn parse(text: &str, path: &str) -> Result<Self, FileError> {
         let invalid = |problem: String| FileError::Invalid { path: path.into(), problem };
-        let config: Self = serde_norway::from_str(text).map_err(|e| invalid(short(&e.to_string())))?;
+        let config: Self =
+            serde_norway::from_str(text).map_err(|e| invalid(with_field(text, short(&e.to_string()))))?;
         match (config.api_version.as_str(), config.kind.as_str()) {
             ("kubelet.config.k8s.io/v1beta1", "KubeletConfiguration") => Ok(config),
             (v, k) => Err(invalid(format!(
@@ -272,6 +273,18 @@ impl KubeletConfiguration {
         let text =
             std::fs::read_to_string(path).map_err(|source| FileError::Read { path: path.into(), source })?;
         Self::parse(&text, path)
+    }
+}
+
+/// Puts the field's name before a message that lacks it: the one that, alone, is refused too.
+fn with_field(text: &str, message: String) -> String {
+    let Ok(Value::Object(all)) = serde_norway::from_str::<Value>(text) else { return message };
+    let alone = |(k, v): (String, Value)| (k.clone(), Value::Object([(k, v)].into_iter().collect()));
+    let mut fields = all.into_iter().map(alone);
+    let bad = fields.find(|(_, one)| serde_json::from_value::<KubeletConfiguration>(one.clone()).is_err());
+    match bad {
+        Some((name, _)) if !message.contains(&name) => format!("{name}: {message}"),
+        _ => message,
     }
 }
 
@@ -298,7 +311,10 @@ mod tests {
         ] {
             let got = KubeletConfiguration::parse(&format!("{head}{text}"), "f").err().map(|e| e.to_string());
             let got = got.unwrap_or_default();
-            assert!(got.contains(want) && !got.contains('\n') && got.is_empty() == want.is_empty(), "{text}: {got}");
+            assert!(
+                got.contains(want) && !got.contains('\n') && got.is_empty() == want.is_empty(),
+                "{text}: {got}"
+            );
         }
     }
 }

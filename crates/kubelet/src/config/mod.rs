@@ -129,7 +129,8 @@ fn bad(what: &'static str, value: &str, problem: impl std::fmt::Display) -> Conf
 fn pairs(what: &'static str, text: &str, sep: char) -> Result<BTreeMap<String, String>, ConfigError> {
     list(text)
         .map(|pair| {
-            let (k, v) = pair.split_once(sep).ok_or_else(|| bad(what, pair, format!("want name{sep}value")))?;
+            let (k, v) =
+                pair.split_once(sep).ok_or_else(|| bad(what, pair, format!("want name{sep}value")))?;
             Ok((k.to_owned(), v.to_owned()))
         })
         .collect()
@@ -151,7 +152,10 @@ fn taint(text: &str) -> Result<Taint, ConfigError> {
     Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
 }
 
-fn quantities(what: &'static str, map: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ConfigError> {
+fn quantities(
+    what: &'static str,
+    map: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
     for (name, q) in &map {
         quantity::parse(q).ok_or_else(|| bad(what, &format!("{name}={q}"), "not a quantity"))?;
     }
@@ -181,7 +185,8 @@ impl Config {
                 None => field.to_owned(),
             }
         };
-        let file_path = |p: &str| if p.is_empty() { String::new() } else { base.join(p).to_string_lossy().into_owned() };
+        let file_path =
+            |p: &str| if p.is_empty() { String::new() } else { base.join(p).to_string_lossy().into_owned() };
         let node_name = match f.hostname_override.as_str() {
             "" => sys::node::kernel().hostname,
             name => name.to_owned(),
@@ -204,7 +209,13 @@ impl Config {
         let webhook_authorization = match mode.as_str() {
             "Webhook" => true,
             "AlwaysAllow" => false,
-            _ => return Err(bad("--authorization-mode (authorization.mode)", &mode, "want AlwaysAllow or Webhook")),
+            _ => {
+                return Err(bad(
+                    "--authorization-mode (authorization.mode)",
+                    &mode,
+                    "want AlwaysAllow or Webhook",
+                ));
+            }
         };
         let driver = text(&f.cgroup_driver, &c.cgroup_driver, "cgroupfs");
         let cgroup_driver = match driver.as_str() {
@@ -221,9 +232,15 @@ impl Config {
             None => quantities(what, field.clone()),
         };
         let default_eviction = || {
-            [("memory.available", "100Mi"), ("nodefs.available", "10%"), ("nodefs.inodesFree", "5%"), ("imagefs.available", "15%"), ("imagefs.inodesFree", "5%")]
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .into()
+            [
+                ("memory.available", "100Mi"),
+                ("nodefs.available", "10%"),
+                ("nodefs.inodesFree", "5%"),
+                ("imagefs.available", "15%"),
+                ("imagefs.inodesFree", "5%"),
+            ]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into()
         };
         let eviction_hard = match &f.eviction_hard {
             Some(t) => pairs("--eviction-hard", t, '<')?,
@@ -232,7 +249,8 @@ impl Config {
         };
         let mut feature_gates = c.feature_gates.clone();
         for (k, v) in pairs("--feature-gates", f.feature_gates.as_deref().unwrap_or(""), '=')? {
-            let on = v.parse().map_err(|_| bad("--feature-gates", &format!("{k}={v}"), "want true or false"))?;
+            let on =
+                v.parse().map_err(|_| bad("--feature-gates", &format!("{k}={v}"), "want true or false"))?;
             feature_gates.insert(k, on);
         }
         let runtime_timeout = match &f.runtime_request_timeout {
@@ -245,16 +263,26 @@ impl Config {
         );
         if high > 100 || low > high {
             let value = format!("{low}..{high}");
-            return Err(bad("imageGCHighThresholdPercent, imageGCLowThresholdPercent", &value, "want 0 <= low <= high <= 100"));
+            return Err(bad(
+                "imageGCHighThresholdPercent, imageGCLowThresholdPercent",
+                &value,
+                "want 0 <= low <= high <= 100",
+            ));
         }
         let log_size = if c.container_log_max_size.is_empty() { "10Mi" } else { &c.container_log_max_size };
-        let max_restart = c.crash_loop_back_off.max_container_restart_period.unwrap_or(GoDuration::secs(300)).0;
+        let max_restart =
+            c.crash_loop_back_off.max_container_restart_period.unwrap_or(GoDuration::secs(300)).0;
         if max_restart < Duration::from_secs(1) || max_restart > Duration::from_secs(300) {
             let value = GoDuration(max_restart).to_string();
             return Err(bad("crashLoopBackOff.maxContainerRestartPeriod", &value, "want 1s to 300s"));
         }
-        let endpoint = text(&f.container_runtime_endpoint, &c.container_runtime_endpoint, "unix:///run/containerd/containerd.sock");
-        cri::socket_path(&endpoint).map_err(|e| bad("--container-runtime-endpoint (containerRuntimeEndpoint)", &endpoint, e))?;
+        let endpoint = text(
+            &f.container_runtime_endpoint,
+            &c.container_runtime_endpoint,
+            "unix:///run/containerd/containerd.sock",
+        );
+        cri::socket_path(&endpoint)
+            .map_err(|e| bad("--container-runtime-endpoint (containerRuntimeEndpoint)", &endpoint, e))?;
         let update = c.node_status_update_frequency;
         let report = match (c.node_status_report_frequency.0.is_zero(), update.0.is_zero()) {
             (false, _) => c.node_status_report_frequency.0,
@@ -300,11 +328,17 @@ impl Config {
             healthz: (healthz_port != 0).then_some((healthz_ip, healthz_port)),
             debugging_handlers: c.enable_debugging_handlers.unwrap_or(true),
             tls_cert_file: f.tls_cert_file.clone().unwrap_or_else(|| file_path(&c.tls_cert_file)),
-            tls_private_key_file: f.tls_private_key_file.clone().unwrap_or_else(|| file_path(&c.tls_private_key_file)),
+            tls_private_key_file: f
+                .tls_private_key_file
+                .clone()
+                .unwrap_or_else(|| file_path(&c.tls_private_key_file)),
             server_tls_bootstrap: c.server_tls_bootstrap,
             client_ca_file,
             anonymous: f.anonymous_auth.or(c.authentication.anonymous.enabled).unwrap_or(false),
-            webhook_authentication: f.authentication_token_webhook.or(c.authentication.webhook.enabled).unwrap_or(true),
+            webhook_authentication: f
+                .authentication_token_webhook
+                .or(c.authentication.webhook.enabled)
+                .unwrap_or(true),
             token_ttl: c.authentication.webhook.cache_ttl.or(Duration::from_secs(120)),
             webhook_authorization,
             authorized_ttl: c.authorization.webhook.cache_authorized_ttl.or(Duration::from_secs(300)),
@@ -320,7 +354,11 @@ impl Config {
             cpu_cfs_quota_period: c.cpu_cfs_quota_period.unwrap_or_default().or(Duration::from_millis(100)),
             max_pods: i64::from(flag_or(f.max_pods, c.max_pods, c.max_pods == 0, 110)),
             pod_cidr: text(&f.pod_cidr, &c.pod_cidr, ""),
-            system_reserved: reserved(&f.system_reserved, "--system-reserved (systemReserved)", &c.system_reserved)?,
+            system_reserved: reserved(
+                &f.system_reserved,
+                "--system-reserved (systemReserved)",
+                &c.system_reserved,
+            )?,
             kube_reserved: reserved(&f.kube_reserved, "--kube-reserved (kubeReserved)", &c.kube_reserved)?,
             eviction_hard,
             feature_gates,
@@ -330,7 +368,10 @@ impl Config {
                 s if s > 0 => s.unsigned_abs().into(),
                 _ => 40,
             }),
-            node_status_max_images: usize::try_from(f.node_status_max_images.or(c.node_status_max_images).unwrap_or(50)).unwrap_or(usize::MAX),
+            node_status_max_images: usize::try_from(
+                f.node_status_max_images.or(c.node_status_max_images).unwrap_or(50),
+            )
+            .unwrap_or(usize::MAX),
             image_gc_high: high,
             image_gc_low: low,
             image_gc_min_age: c.image_minimum_gc_age.or(Duration::from_secs(120)),
@@ -339,9 +380,19 @@ impl Config {
                 (Some(true), None) => 1,
                 _ => 4,
             },
-            container_log_max_size: quantity::parse(log_size).map(|q| q.bytes()).filter(|n| *n > 0).ok_or_else(|| bad("containerLogMaxSize", log_size, "not a positive quantity"))?.unsigned_abs(),
-            container_log_max_files: c.container_log_max_files.map_or(5, |n| usize::try_from(n).unwrap_or(0)).max(2),
-            container_log_interval: c.container_log_monitor_interval.unwrap_or_default().or(Duration::from_secs(10)),
+            container_log_max_size: quantity::parse(log_size)
+                .map(|q| q.bytes())
+                .filter(|n| *n > 0)
+                .ok_or_else(|| bad("containerLogMaxSize", log_size, "not a positive quantity"))?
+                .unsigned_abs(),
+            container_log_max_files: c
+                .container_log_max_files
+                .map_or(5, |n| usize::try_from(n).unwrap_or(0))
+                .max(2),
+            container_log_interval: c
+                .container_log_monitor_interval
+                .unwrap_or_default()
+                .or(Duration::from_secs(10)),
             max_restart_period: max_restart,
             seccomp_default: f.seccomp_default.or(c.seccomp_default).unwrap_or(false),
             allowed_unsafe_sysctls: match &f.allowed_unsafe_sysctls {
@@ -384,7 +435,10 @@ mod tests {
     fn flags_win_over_the_file_over_defaults() -> Result<(), String> {
         let c = check(&[], "")?;
         assert_eq!((c.port, c.read_only_port, c.max_pods, c.anonymous), (10250, 0, 110, false));
-        let c = check(&["--port=1", "--max-pods", "7", "--register-node=false"], "port: 2\nmaxPods: 9\nstaticPodPath: manifests\n")?;
+        let c = check(
+            &["--port=1", "--max-pods", "7", "--register-node=false"],
+            "port: 2\nmaxPods: 9\nstaticPodPath: manifests\n",
+        )?;
         assert_eq!((c.port, c.max_pods, c.register_node), (1, 7, false));
         assert_eq!(c.static_pod_path, Some("/etc/k/manifests".into()));
         let c = check(&["--register-with-taints=a=b:NoSchedule,c:NoExecute"], "")?;

@@ -21,7 +21,9 @@ pub fn measure(config: &Config) -> Capacity {
     let storage = Amount::from_units(disk.capacity);
     let pods = Amount::from_units(config.max_pods.unsigned_abs());
     let reserved = |name: &str| {
-        let of = |m: &std::collections::BTreeMap<String, String>| m.get(name).and_then(|q| quantity::parse(q)).unwrap_or_default();
+        let of = |m: &std::collections::BTreeMap<String, String>| {
+            m.get(name).and_then(|q| quantity::parse(q)).unwrap_or_default()
+        };
         of(&config.system_reserved).plus(of(&config.kube_reserved))
     };
     let eviction = |signal: &str, total: Amount| match config.eviction_hard.get(signal) {
@@ -37,10 +39,14 @@ pub fn measure(config: &Config) -> Capacity {
         ("ephemeral-storage".into(), storage.memory()),
         ("pods".into(), pods.count()),
     ]);
-    let storage_left = storage.minus(reserved("ephemeral-storage")).minus(eviction("nodefs.available", storage));
+    let storage_left =
+        storage.minus(reserved("ephemeral-storage")).minus(eviction("nodefs.available", storage));
     let mut allocatable = Resources::from([
         ("cpu".into(), cpu.minus(reserved("cpu")).cpu()),
-        ("memory".into(), memory.minus(reserved("memory")).minus(eviction("memory.available", memory)).memory()),
+        (
+            "memory".into(),
+            memory.minus(reserved("memory")).minus(eviction("memory.available", memory)).memory(),
+        ),
         ("ephemeral-storage".into(), storage_left.count()),
         ("pods".into(), pods.count()),
     ]);
@@ -60,9 +66,24 @@ fn huge_pages() -> Vec<(String, Amount)> {
     let mut out = Vec::new();
     for e in std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
         let name = e.file_name().to_string_lossy().into_owned();
-        let Some(kb) = name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")).and_then(|n| n.parse::<u64>().ok()) else { continue };
-        let count = std::fs::read_to_string(e.path().join("nr_hugepages")).ok().and_then(|t| t.trim().parse::<u64>().ok()).unwrap_or(0);
-        let label = if kb.is_multiple_of(1 << 20) { format!("{}Gi", kb >> 20) } else if kb.is_multiple_of(1 << 10) { format!("{}Mi", kb >> 10) } else { format!("{kb}Ki") };
+        let Some(kb) = name
+            .strip_prefix("hugepages-")
+            .and_then(|n| n.strip_suffix("kB"))
+            .and_then(|n| n.parse::<u64>().ok())
+        else {
+            continue;
+        };
+        let count = std::fs::read_to_string(e.path().join("nr_hugepages"))
+            .ok()
+            .and_then(|t| t.trim().parse::<u64>().ok())
+            .unwrap_or(0);
+        let label = if kb.is_multiple_of(1 << 20) {
+            format!("{}Gi", kb >> 20)
+        } else if kb.is_multiple_of(1 << 10) {
+            format!("{}Mi", kb >> 10)
+        } else {
+            format!("{kb}Ki")
+        };
         out.push((format!("hugepages-{label}"), Amount::from_units(count * kb * 1024)));
     }
     out

@@ -7,13 +7,14 @@ mod stop;
 
 use crate::context::Context;
 use crate::plan::{self, Backoff, Step};
-use crate::pod::PodExt;
+use crate::pod::{PodExt, Qos};
 use crate::probes::Probes;
 use crate::runtime::observed::{self, Observed, State};
 use crate::status::generate::{self, Waiting};
 use crate::volumes;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -38,6 +39,8 @@ pub struct End {
     pub grace: Option<Duration>,
     /// The reason and message it fails with, when the kubelet decided so.
     pub failed: Option<(String, String)>,
+    /// It was never let run: there is nothing to say of its containers.
+    pub rejected: bool,
 }
 
 /// The hold on a pod's worker. Dropping it does not stop the pod.
@@ -45,7 +48,7 @@ pub struct Handle {
     /// What should become of the pod.
     pub desired: watch::Sender<Desired>,
     poke: Arc<Notify>,
-    exits: Exits,
+    stale: Arc<AtomicBool>,
     /// What was last seen of it.
     pub seen: watch::Receiver<Observed>,
     task: JoinHandle<()>,
@@ -57,10 +60,9 @@ impl Handle {
         self.poke.notify_one();
     }
 
-    /// A container of the pod has ended, whatever the runtime still says of it.
-    pub fn exited(&self, container: &str) {
-        let by = Instant::now() + EXIT_SHOWS_WITHIN;
-        self.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(container.to_owned(), by);
+    /// What the pod's volumes are made from has changed.
+    pub fn refresh(&self) {
+        self.stale.store(true, Ordering::Relaxed);
         self.poke.notify_one();
     }
 
@@ -70,10 +72,7 @@ impl Handle {
     }
 }
 
-/// Containers known to have ended, and until when the runtime is asked again while it says otherwise:
-/// its own books follow its events.
-type Exits = Arc<Mutex<HashMap<String, Instant>>>;
-const EXIT_SHOWS_WITHIN: Duration = Duration::from_secs(2);
+/// How soon a runtime is asked again that says of an ended container that it runs: its books follow its events.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Starts a worker; `done` is told when it ends.
@@ -81,8 +80,8 @@ pub fn spawn(cx: Arc<Context>, desired: Desired, done: Arc<Notify>) -> Handle {
     let poke = Arc::new(Notify::new());
     let (desired_out, desired_in) = watch::channel(desired);
     let (seen_out, seen_in) = watch::channel(Observed::default());
-    let exits = Exits::default();
-    let worker = Worker::new(cx, desired_in, poke.clone(), exits.clone(), seen_out);
+    let stale = Arc::<AtomicBool>::default();
+    let worker = Worker::new(cx, desired_in, poke.clone(), stale.clone(), seen_out);
     let span = info_span!("pod", pod = %worker.pod.key());
     let task = tokio::spawn(
         async move {
@@ -91,7 +90,7 @@ pub fn spawn(cx: Arc<Context>, desired: Desired, done: Arc<Notify>) -> Handle {
         }
         .instrument(span),
     );
-    Handle { desired: desired_out, poke, exits, seen: seen_in, task }
+    Handle { desired: desired_out, poke, stale, seen: seen_in, task }
 }
 
 /// Where a pod is in its life.
@@ -138,7 +137,7 @@ struct Worker {
     gone: bool,
     desired: watch::Receiver<Desired>,
     poke: Arc<Notify>,
-    exits: Exits,
+    stale: Arc<AtomicBool>,
     seen: Observed,
     seen_out: watch::Sender<Observed>,
     old: PodStatus,
@@ -180,7 +179,13 @@ impl Retry {
 }
 
 impl Worker {
-    fn new(cx: Arc<Context>, mut desired: watch::Receiver<Desired>, poke: Arc<Notify>, exits: Exits, seen_out: watch::Sender<Observed>) -> Self {
+    fn new(
+        cx: Arc<Context>,
+        mut desired: watch::Receiver<Desired>,
+        poke: Arc<Notify>,
+        stale: Arc<AtomicBool>,
+        seen_out: watch::Sender<Observed>,
+    ) -> Self {
         let d = desired.borrow_and_update().clone();
         Worker {
             probes: Probes::new(poke.clone()),
@@ -192,14 +197,14 @@ impl Worker {
             cx,
             desired,
             poke,
-            exits,
+            stale,
             seen: Observed::default(),
             seen_out,
             progress: Arc::default(),
             stage: Stage::Syncing,
             job: None,
             retry: Retry::default(),
-            refresh_at: None,
+            refresh_at: Some(Instant::now()),
             first_seen: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default(),
             finished: false,
         }
@@ -210,7 +215,12 @@ impl Worker {
         loop {
             if look {
                 match observed::observe(&self.cx.runtime, self.pod.uid(), &self.seen).await {
-                    Ok(seen) => {
+                    Ok(mut seen) => {
+                        for c in seen.containers.iter_mut().filter(|c| c.state == State::Exited && c.reason == "Error") {
+                            if self.cx.exits.ran_out_of_memory(&c.id) {
+                                c.reason = "OOMKilled".into();
+                            }
+                        }
                         self.seen = seen;
                         self.seen_out.send_replace(self.seen.clone());
                         if !self.step().await {
@@ -241,15 +251,19 @@ impl Worker {
 
     fn next_wake(&self) -> Option<Instant> {
         let deadline = self.deadline();
-        [self.retry.at, self.refresh_at, deadline, self.ask_again()].into_iter().flatten().chain(self.wake_from_backoff()).min()
+        let idle = self.job.is_none() && matches!(self.stage, Stage::Syncing) && !self.retry.holds();
+        [self.retry.at, self.refresh_at.filter(|_| idle), deadline, self.ask_again()]
+            .into_iter()
+            .flatten()
+            .chain(self.wake_from_backoff())
+            .min()
     }
 
     /// When to look again at containers that have ended and do not show it yet.
     fn ask_again(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
-        exits.retain(|id, by| *by > now && self.seen.containers.iter().any(|c| c.id == *id && c.state == State::Running));
-        (!exits.is_empty()).then(|| now + ASK_AGAIN)
+        let running = self.seen.containers.iter().filter(|c| c.state == State::Running).map(|c| &c.id);
+        let ready = self.seen.sandboxes.iter().filter(|s| s.ready).map(|s| &s.id);
+        running.chain(ready).any(|id| self.cx.exits.has_ended(id)).then(|| Instant::now() + ASK_AGAIN)
     }
 
     fn wake_from_backoff(&self) -> Option<Instant> {
@@ -280,7 +294,7 @@ impl Worker {
         self.end = d.end;
         if changed {
             self.retry.at = None;
-            self.refresh_at = self.refresh_at.map(|_| Instant::now());
+            self.refresh_at = Some(Instant::now());
         }
         if !sooner {
             return;
@@ -335,9 +349,12 @@ impl Worker {
     async fn step(&mut self) -> bool {
         if matches!(self.stage, Stage::Syncing) {
             if self.deadline().is_some_and(|d| d <= Instant::now()) && self.end.is_none() {
-                let failed = ("DeadlineExceeded".to_owned(), "Pod was active on the node longer than the specified deadline".to_owned());
+                let failed = (
+                    "DeadlineExceeded".to_owned(),
+                    "Pod was active on the node longer than the specified deadline".to_owned(),
+                );
                 self.cx.events.pod(&self.pod, "Normal", "DeadlineExceeded", &failed.1);
-                self.end = Some(End { grace: None, failed: Some(failed) });
+                self.end = Some(End { grace: None, failed: Some(failed), rejected: false });
             }
             if let Some(grace) = self.must_end() {
                 self.stop_job().await;
@@ -376,6 +393,10 @@ impl Worker {
             return;
         }
         self.publish(false);
+        if self.stale.swap(false, Ordering::Relaxed) {
+            self.retry.at = None;
+            self.refresh_at = Some(Instant::now());
+        }
         if self.job.is_some() || self.retry.holds() {
             return;
         }
@@ -392,7 +413,6 @@ impl Worker {
             progress: self.progress.clone(),
             poke: self.poke.clone(),
         };
-        self.refresh_at.get_or_insert_with(Instant::now);
         self.job = Some(tokio::spawn(job.run().in_current_span()));
     }
 
@@ -459,7 +479,13 @@ impl Worker {
             return;
         }
         if self.seen.any_running() {
-            let job = stop::Job { cx: self.cx.clone(), pod: self.pod.clone(), seen: self.seen.clone(), grace, poke: self.poke.clone() };
+            let job = stop::Job {
+                cx: self.cx.clone(),
+                pod: self.pod.clone(),
+                seen: self.seen.clone(),
+                grace,
+                poke: self.poke.clone(),
+            };
             self.job = Some(tokio::spawn(job.run().in_current_span()));
             return;
         }
@@ -472,10 +498,18 @@ impl Worker {
     async fn clean_up(&mut self, cleaned: bool) -> bool {
         let uid = self.pod.uid().to_owned();
         if !cleaned {
-            let qos = self.pod.qos();
+            // an orphan's class is not known; most of these have nothing to remove
+            let cgroups = || {
+                [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort]
+                    .into_iter()
+                    .try_for_each(|q| self.cx.cgroups.remove_pod(q, &uid))
+            };
+            let with_cause = |e: &dyn std::error::Error| {
+                format!("{e}: {}", e.source().map(ToString::to_string).unwrap_or_default())
+            };
             let done = volumes::tear_down(&self.cx.config, &uid)
                 .map_err(|e| e.to_string())
-                .and_then(|()| self.cx.cgroups.remove_pod(qos, &uid).map_err(|e| format!("{e}: {}", std::error::Error::source(&e).map(|s| s.to_string()).unwrap_or_default())));
+                .and_then(|()| cgroups().map_err(|e| with_cause(&e)));
             if let Err(e) = done {
                 warn!(error = e, "what the pod left could not be cleared away yet");
                 self.retry.failed(None);
@@ -484,6 +518,8 @@ impl Worker {
             self.retry.worked();
             self.stage = Stage::Terminated { cleaned: true };
             info!("pod ended");
+            self.cx.status.ended(&self.pod, self.pod.uid());
+        } else if self.pod.is_deleted() {
             self.cx.status.ended(&self.pod, self.pod.uid());
         }
         if !self.gone {
@@ -521,6 +557,22 @@ impl Worker {
             runtime_name: &self.cx.runtime_name(),
             now: jiff::Timestamp::now(),
         });
+        let rejected = self.end.as_ref().is_some_and(|e| e.rejected);
+        let status = if rejected {
+            let own = self.pod.api_status().conditions.clone();
+            PodStatus {
+                phase: status.phase,
+                reason: status.reason,
+                message: status.message,
+                qos_class: status.qos_class,
+                start_time: status.start_time,
+                observed_generation: status.observed_generation,
+                conditions: own,
+                ..PodStatus::default()
+            }
+        } else {
+            status
+        };
         if status != self.old {
             self.old = status.clone();
             self.cx.status.set(&self.pod, self.pod.uid(), status);

@@ -43,7 +43,8 @@ impl Job {
         if starts && !self.prepare().await {
             return JobEnd::Retry(None);
         }
-        let mut sandbox = self.seen.sandbox().filter(|s| s.ready).map(|s| (s.id.clone(), s.attempt, s.ips.clone()));
+        let mut sandbox =
+            self.seen.sandbox().filter(|s| s.ready).map(|s| (s.id.clone(), s.attempt, s.ips.clone()));
         let mut failed = None;
         let mut ready: Option<Sandbox> = None;
         let mut blocked = HashSet::new();
@@ -63,7 +64,9 @@ impl Job {
                     None => return JobEnd::Retry(None),
                 },
                 Step::Kill { id, name, message } => {
-                    let ok = stop::stop_container(&self.cx, &self.pod, &name, &id, &message, self.pod.grace()).await;
+                    let ok =
+                        stop::stop_container(&self.cx, &self.pod, &name, &id, &message, self.pod.grace())
+                            .await;
                     self.poke.notify_one();
                     if !ok {
                         blocked.insert(name);
@@ -117,7 +120,12 @@ impl Job {
         if let Err(e) = cx.cgroups.set_up_pod(pod.qos(), pod.uid(), &limits) {
             let cause = std::error::Error::source(&e).map(|s| s.to_string()).unwrap_or_default();
             warn!(error = %e, cause, "the pod's cgroup could not be made");
-            cx.events.pod(pod, "Warning", "FailedCreatePodContainer", &format!("unable to ensure pod container exists: {e}: {cause}"));
+            cx.events.pod(
+                pod,
+                "Warning",
+                "FailedCreatePodContainer",
+                &format!("unable to ensure pod container exists: {e}: {cause}"),
+            );
             return false;
         }
         if let Err(e) = volumes::set_up(cx, pod).await {
@@ -157,17 +165,30 @@ impl Job {
             Ok(id) => id,
             Err(e) => {
                 warn!(error = %e, "sandbox could not be made");
-                cx.events.pod(pod, "Warning", "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {e}"));
+                cx.events.pod(
+                    pod,
+                    "Warning",
+                    "FailedCreatePodSandBox",
+                    &format!("Failed to create pod sandbox: {e}"),
+                );
                 return None;
             }
         };
         let ips = match cx.runtime.pod_sandbox_status(&made).await {
             Ok(s) => {
                 let n = s.network.unwrap_or_default();
-                std::iter::once(n.ip).chain(n.additional_ips.into_iter().map(|a| a.ip)).filter(|i| !i.is_empty()).collect()
+                std::iter::once(n.ip)
+                    .chain(n.additional_ips.into_iter().map(|a| a.ip))
+                    .filter(|i| !i.is_empty())
+                    .collect()
             }
             Err(e) => {
-                cx.events.pod(pod, "Warning", "FailedPodSandBoxStatus", &format!("Unable to get pod sandbox status: {e}"));
+                cx.events.pod(
+                    pod,
+                    "Warning",
+                    "FailedPodSandBoxStatus",
+                    &format!("Unable to get pod sandbox status: {e}"),
+                );
                 return None;
             }
         };
@@ -182,7 +203,13 @@ impl Job {
     }
 
     /// Starts one container; an error says when to try again, if that is known.
-    async fn start(&self, sandbox: &Sandbox, kind: Kind, name: &str, restarts: u32) -> Result<(), Option<Instant>> {
+    async fn start(
+        &self,
+        sandbox: &Sandbox,
+        kind: Kind,
+        name: &str,
+        restarts: u32,
+    ) -> Result<(), Option<Instant>> {
         let (cx, pod) = (&self.cx, &self.pod);
         let Some((_, c)) = pod.container(name) else { return Ok(()) };
         let path = crate::events::container_path(pod, name);
@@ -202,8 +229,16 @@ impl Job {
                 });
             }
         };
-        let target = pod.spec().ephemeral_containers.iter().flatten().find(|e| e.name == name).and_then(|e| e.target_container_name.clone());
-        let target = target.and_then(|t| self.seen.container(&t).filter(|c| c.state == State::Running).map(|c| c.id.clone()));
+        let target = pod
+            .spec()
+            .ephemeral_containers
+            .iter()
+            .flatten()
+            .find(|e| e.name == name)
+            .and_then(|e| e.target_container_name.clone());
+        let target = target.and_then(|t| {
+            self.seen.container(&t).filter(|c| c.state == State::Running).map(|c| c.id.clone())
+        });
         let inputs = container_config::Inputs {
             kind,
             restarts,
@@ -220,7 +255,10 @@ impl Job {
             }
         };
         if !skipped.is_empty() {
-            let note = format!("Keys [{}] were skipped since they are considered invalid environment variable names.", skipped.join(", "));
+            let note = format!(
+                "Keys [{}] were skipped since they are considered invalid environment variable names.",
+                skipped.join(", ")
+            );
             cx.events.pod(pod, "Warning", "InvalidEnvironmentVariableNames", &note);
         }
         let id = match cx.runtime.create_container(&sandbox.id, config, sandbox.config.clone()).await {

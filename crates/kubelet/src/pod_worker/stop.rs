@@ -39,7 +39,8 @@ pub(super) async fn stop_pod(cx: &Context, pod: &Pod, seen: &Observed, grace: Du
     let deadline = Instant::now() + grace;
     let alive = |c: &&Container| matches!(c.state, State::Running | State::Unknown);
     let kind = |c: &Container| pod.container(&c.name).map_or(Kind::Regular, |(k, _)| k);
-    let (sidecars, others): (Vec<_>, Vec<_>) = seen.containers.iter().filter(alive).partition(|c| kind(c) == Kind::Sidecar);
+    let (sidecars, others): (Vec<_>, Vec<_>) =
+        seen.containers.iter().filter(alive).partition(|c| kind(c) == Kind::Sidecar);
     let stop = async |c: &Container| {
         let left = deadline.saturating_duration_since(Instant::now());
         stop_container(cx, pod, &c.name, &c.id, &format!("Stopping container {}", c.name), left).await
@@ -64,7 +65,14 @@ pub(super) async fn stop_pod(cx: &Context, pod: &Pod, seen: &Observed, grace: Du
 }
 
 /// Stops one container: its hook first, then the signal; both within the grace.
-pub(super) async fn stop_container(cx: &Context, pod: &Pod, name: &str, id: &str, message: &str, grace: Duration) -> bool {
+pub(super) async fn stop_container(
+    cx: &Context,
+    pod: &Pod,
+    name: &str,
+    id: &str,
+    message: &str,
+    grace: Duration,
+) -> bool {
     let path = crate::events::container_path(pod, name);
     cx.events.container(pod, &path, "Normal", "Killing", message);
     let started = Instant::now();
@@ -74,7 +82,12 @@ pub(super) async fn stop_container(cx: &Context, pod: &Pod, name: &str, id: &str
     if let Some((c, hook)) = hook
         && !grace.is_zero()
     {
-        let ip = cx.status.get(pod.uid()).and_then(|s| s.pod_ip).or_else(|| pod.api_status().pod_ip.clone()).unwrap_or_default();
+        let ip = cx
+            .status
+            .get(pod.uid())
+            .and_then(|s| s.pod_ip)
+            .or_else(|| pod.api_status().pod_ip.clone())
+            .unwrap_or_default();
         if let Err(e) = lifecycle::run(cx, id, c, &ip, hook, Some(grace)).await {
             warn!(container = name, error = %e, "preStop hook failed");
             cx.events.container(pod, &path, "Warning", "FailedPreStopHook", "PreStopHook failed");

@@ -26,7 +26,11 @@ pub async fn probe(host: &str, port: i32, service: &str) -> Outcome {
     };
     let channel = match endpoint.connect().await {
         Ok(c) => c,
-        Err(e) => return Outcome::Failure(format!("error: this server does not implement the grpc health protocol or is not reachable at {address}: {e}")),
+        Err(e) => {
+            return Outcome::Failure(format!(
+                "error: this server does not implement the grpc health protocol or is not reachable at {address}: {e}"
+            ));
+        }
     };
     let mut client = tonic::client::Grpc::new(channel);
     if let Err(e) = client.ready().await {

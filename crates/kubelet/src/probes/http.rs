@@ -59,7 +59,10 @@ pub async fn probe(c: &Container, h: &HTTPGetAction, ip: &str) -> Outcome {
                     return Outcome::Success;
                 };
                 if authority(&next) != authority(&first) {
-                    return Outcome::Warning(format!("Probe terminated redirects, Response body: {}", a.body));
+                    return Outcome::Warning(format!(
+                        "Probe terminated redirects, Response body: {}",
+                        a.body
+                    ));
                 }
                 target = next;
             }
@@ -114,7 +117,8 @@ pub async fn get(url: &str, h: &HTTPGetAction) -> Result<Answer, GetError> {
     }
     let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|e| GetError::Invalid(e.to_string()))?;
     if tls {
-        let name = rustls_pki_types::ServerName::try_from(host).map_err(|e| GetError::Invalid(e.to_string()))?;
+        let name =
+            rustls_pki_types::ServerName::try_from(host).map_err(|e| GetError::Invalid(e.to_string()))?;
         let connector = tokio_rustls::TlsConnector::from(TLS.clone());
         let stream = connector.connect(name, stream).await.map_err(|e| GetError::Transport(e.to_string()))?;
         send(stream, request).await
@@ -128,7 +132,8 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |e: hyper::Error| GetError::Transport(e.to_string());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // the connection ends with the request: both are dropped together
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(failed)?;
@@ -158,7 +163,12 @@ static TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
         Ok(b) => b,
         Err(e) => unreachable!("ring supports the default TLS versions: {e}"),
     };
-    Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms))).with_no_client_auth())
+    Arc::new(
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms)))
+            .with_no_client_auth(),
+    )
 });
 
 #[derive(Debug)]
@@ -206,7 +216,9 @@ mod tests {
 
     #[test]
     fn urls() {
-        let c: Container = serde_json::from_value(json!({"name": "a", "ports": [{"name": "web", "containerPort": 8080}]})).unwrap_or_else(|e| panic!("{e}"));
+        let c: Container =
+            serde_json::from_value(json!({"name": "a", "ports": [{"name": "web", "containerPort": 8080}]}))
+                .unwrap_or_else(|e| panic!("{e}"));
         for (h, want) in [
             (json!({"port": 80}), "http://1.2.3.4:80/"),
             (json!({"port": "web", "path": "/x?y=1"}), "http://1.2.3.4:8080/x?y=1"),

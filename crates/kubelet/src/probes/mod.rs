@@ -81,7 +81,8 @@ impl Probes {
             let known = pod.api_status();
             let lists = [&known.container_statuses, &known.init_container_statuses];
             let before = lists.into_iter().flat_map(|l| l.iter().flatten()).find(|b| {
-                b.container_id.as_deref().is_some_and(|id| id.ends_with(&s.id)) && b.state.as_ref().is_some_and(|s| s.running.is_some())
+                b.container_id.as_deref().is_some_and(|id| id.ends_with(&s.id))
+                    && b.state.as_ref().is_some_and(|s| s.running.is_some())
             });
             let verdict = Probed {
                 started: c.startup_probe.is_none() || before.is_some_and(|b| b.started == Some(true)),
@@ -94,12 +95,26 @@ impl Probes {
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is one fact of the container")]
-    fn spawn(&self, cx: &Arc<Context>, pod: &Arc<Pod>, kind: Kind, c: &Container, id: &str, started_at: i64, ip: String, verdict: Probed) -> Set {
+    fn spawn(
+        &self,
+        cx: &Arc<Context>,
+        pod: &Arc<Pod>,
+        kind: Kind,
+        c: &Container,
+        id: &str,
+        started_at: i64,
+        ip: String,
+        verdict: Probed,
+    ) -> Set {
         let verdict = Arc::new(Mutex::new(verdict));
         let changed = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
         if matches!(kind, Kind::Regular | Kind::Sidecar) {
-            let list = [(Which::Startup, &c.startup_probe), (Which::Liveness, &c.liveness_probe), (Which::Readiness, &c.readiness_probe)];
+            let list = [
+                (Which::Startup, &c.startup_probe),
+                (Which::Liveness, &c.liveness_probe),
+                (Which::Readiness, &c.readiness_probe),
+            ];
             for (which, probe) in list {
                 let Some(probe) = probe else { continue };
                 let prober = Prober {
@@ -181,7 +196,8 @@ impl Prober {
         let age = Duration::from_nanos(age.max(0).unsigned_abs());
         tokio::time::sleep(initial.saturating_sub(age)).await;
         let need = |n: Option<i32>, default: i32| n.filter(|n| *n > 0).unwrap_or(default);
-        let (to_fail, to_succeed) = (need(self.probe.failure_threshold, 3), need(self.probe.success_threshold, 1));
+        let (to_fail, to_succeed) =
+            (need(self.probe.failure_threshold, 3), need(self.probe.success_threshold, 1));
         // the first probe starts with the container, later ones keep their rhythm
         let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -189,12 +205,12 @@ impl Prober {
         loop {
             tick.tick().await;
             // the others begin when the startup probe is done, and it ends then
-            while self.which != Which::Startup {
+            loop {
                 let news = self.changed.notified();
                 tokio::pin!(news);
                 // listening begins before looking, so no change falls between
                 news.as_mut().enable();
-                if self.read().started {
+                if self.which == Which::Startup || self.read().started {
                     break;
                 }
                 news.await;
@@ -206,15 +222,27 @@ impl Prober {
             let good = match &outcome {
                 Outcome::Success => true,
                 Outcome::Warning(text) => {
-                    self.event("Warning", "ProbeWarning", &format!("{} probe warning: {text}", self.which.name()));
+                    self.event(
+                        "Warning",
+                        "ProbeWarning",
+                        &format!("{} probe warning: {text}", self.which.name()),
+                    );
                     true
                 }
                 Outcome::Failure(text) => {
-                    self.event("Warning", "Unhealthy", &format!("{} probe failed: {text}", self.which.name()));
+                    self.event(
+                        "Warning",
+                        "Unhealthy",
+                        &format!("{} probe failed: {text}", self.which.name()),
+                    );
                     false
                 }
                 Outcome::Unknown(text) => {
-                    self.event("Warning", "Unhealthy", &format!("{} probe errored and resulted in unknown state: {text}", self.which.name()));
+                    self.event(
+                        "Warning",
+                        "Unhealthy",
+                        &format!("{} probe errored and resulted in unknown state: {text}", self.which.name()),
+                    );
                     continue;
                 }
             };
@@ -252,7 +280,9 @@ impl Prober {
         if let Some(e) = &p.exec {
             let env = self.container.env.as_deref().unwrap_or_default();
             let command = e.command.iter().flatten().map(|a| {
-                crate::runtime::expand::expand(a, |n| env.iter().find(|e| e.name == n).and_then(|e| e.value.clone()))
+                crate::runtime::expand::expand(a, |n| {
+                    env.iter().find(|e| e.name == n).and_then(|e| e.value.clone())
+                })
             });
             return exec::probe(&self.cx.runtime, &self.id, command.collect(), limit).await;
         }
@@ -275,8 +305,11 @@ impl Prober {
         match tokio::time::timeout(limit, probing).await {
             Ok(outcome) => outcome,
             Err(_) if p.http_get.is_some() => {
-                let url = p.http_get.as_ref().map(|h| http::url(&self.container, h, &self.ip)).unwrap_or_default();
-                Outcome::Failure(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
+                let url =
+                    p.http_get.as_ref().map(|h| http::url(&self.container, h, &self.ip)).unwrap_or_default();
+                Outcome::Failure(format!(
+                    "Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+                ))
             }
             Err(_) => Outcome::Failure("context deadline exceeded".into()),
         }

@@ -6,7 +6,9 @@ use super::{labels, resources, security};
 use crate::context::Context;
 use crate::pod::{Kind, PodExt};
 use crate::volumes::{self, MountError};
-use cri::types::{ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, MountPropagation};
+use cri::types::{
+    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, MountPropagation,
+};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
@@ -59,7 +61,8 @@ pub async fn build(
     security::check_non_root(pod, c, inputs.user)?;
     let (env, skipped) = env::resolve(cx, pod, c, inputs.addresses).await?;
     let lookup = |n: &str| env.iter().find(|(k, _)| k == n).map(|(_, v)| v.clone());
-    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|s| expand(s, lookup)).collect::<Vec<_>>();
+    let expanded =
+        |list: &Option<Vec<String>>| list.iter().flatten().map(|s| expand(s, lookup)).collect::<Vec<_>>();
     let log_dir = super::sandbox_config::log_directory(cx, pod).join(&c.name);
     make_dir(&log_dir)?;
     let mut mounts = volumes::container_mounts(cx, pod, c, &lookup)?;
@@ -98,7 +101,13 @@ fn make_dir(path: &std::path::Path) -> Result<(), ConfigProblem> {
 }
 
 /// The hosts file and the termination message file, unless the pod mounts its own there.
-fn own_mounts(cx: &Context, pod: &Pod, c: &Container, inputs: &Inputs<'_>, have: &[Mount]) -> Result<Vec<Mount>, ConfigProblem> {
+fn own_mounts(
+    cx: &Context,
+    pod: &Pod,
+    c: &Container,
+    inputs: &Inputs<'_>,
+    have: &[Mount],
+) -> Result<Vec<Mount>, ConfigProblem> {
     let dir = cx.config.pod_dir(pod.uid());
     let file_problem = |path: &std::path::Path| {
         let path = path.to_string_lossy().into_owned();
@@ -118,7 +127,8 @@ fn own_mounts(cx: &Context, pod: &Pod, c: &Container, inputs: &Inputs<'_>, have:
         let node_file = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
         let text = super::hosts::file(pod, &inputs.addresses.pod, &host, &domain, &node_file);
         std::fs::write(&path, text).map_err(file_problem(&path))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).map_err(file_problem(&path))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+            .map_err(file_problem(&path))?;
         let mut m = mount("/etc/hosts", &path);
         m.readonly = c.security_context.as_ref().and_then(|s| s.read_only_root_filesystem) == Some(true);
         out.push(m);
@@ -130,7 +140,8 @@ fn own_mounts(cx: &Context, pod: &Pod, c: &Container, inputs: &Inputs<'_>, have:
         // each start gets a file of its own, so that words of the last run stay with it
         let path = folder.join(format!("{:08x}", rand::random::<u32>()));
         std::fs::write(&path, "").map_err(file_problem(&path))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).map_err(file_problem(&path))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
+            .map_err(file_problem(&path))?;
         out.push(mount(message, &path));
     }
     Ok(out)

@@ -30,7 +30,8 @@ pub fn parse(text: &str) -> DnsConfig {
         match words.next().as_deref() {
             Some("nameserver") => c.servers.extend(words.next()),
             Some("search" | "domain") => {
-                c.searches = words.map(|w| if w == "." { w } else { w.trim_end_matches('.').to_owned() }).collect();
+                c.searches =
+                    words.map(|w| if w == "." { w } else { w.trim_end_matches('.').to_owned() }).collect();
             }
             Some("options") => c.options = words.collect(),
             _ => {}
@@ -132,23 +133,41 @@ mod tests {
 
     #[test]
     fn policies() {
-        let flags = Flags { cluster_dns: Some("10.96.0.10".into()), cluster_domain: Some("cluster.local".into()), ..test_flags() };
-        let config = Config::resolve(&flags, KubeletConfiguration::default(), "".as_ref()).unwrap_or_else(|e| panic!("{e}"));
+        let flags = Flags {
+            cluster_dns: Some("10.96.0.10".into()),
+            cluster_domain: Some("cluster.local".into()),
+            ..test_flags()
+        };
+        let config = Config::resolve(&flags, KubeletConfiguration::default(), "".as_ref())
+            .unwrap_or_else(|e| panic!("{e}"));
         let node = parse("# x\nnameserver 1.1.1.1\nsearch corp.\noptions edns0\n");
         for (spec, want) in [
             (json!({}), "10.96.0.10|ns.svc.cluster.local svc.cluster.local cluster.local corp|ndots:5"),
             (json!({"hostNetwork": true}), "1.1.1.1|corp|edns0"),
-            (json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), "10.96.0.10|ns.svc.cluster.local svc.cluster.local cluster.local corp|ndots:5"),
+            (
+                json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+                "10.96.0.10|ns.svc.cluster.local svc.cluster.local cluster.local corp|ndots:5",
+            ),
             (json!({"dnsPolicy": "Default"}), "1.1.1.1|corp|edns0"),
-            (json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["9.9.9.9"], "searches": ["a.b"], "options": [{"name": "ndots", "value": "2"}, {"name": "rotate"}]}}), "9.9.9.9|a.b|ndots:2 rotate"),
-            (json!({"dnsPolicy": "Default", "dnsConfig": {"nameservers": ["2.2.2.2", "1.1.1.1"], "options": [{"name": "edns0"}]}}), "1.1.1.1 2.2.2.2|corp|edns0"),
+            (
+                json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["9.9.9.9"], "searches": ["a.b"], "options": [{"name": "ndots", "value": "2"}, {"name": "rotate"}]}}),
+                "9.9.9.9|a.b|ndots:2 rotate",
+            ),
+            (
+                json!({"dnsPolicy": "Default", "dnsConfig": {"nameservers": ["2.2.2.2", "1.1.1.1"], "options": [{"name": "edns0"}]}}),
+                "1.1.1.1 2.2.2.2|corp|edns0",
+            ),
         ] {
-            let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}})).unwrap_or_else(|e| panic!("{e}"));
+            let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}}))
+                .unwrap_or_else(|e| panic!("{e}"));
             let mut spec = spec;
             spec["containers"] = json!([]);
             pod.spec = serde_json::from_value(spec).ok();
             let (c, _) = for_pod(&pod, &config, &node);
-            assert_eq!(format!("{}|{}|{}", c.servers.join(" "), c.searches.join(" "), c.options.join(" ")), want);
+            assert_eq!(
+                format!("{}|{}|{}", c.servers.join(" "), c.searches.join(" "), c.options.join(" ")),
+                want
+            );
         }
     }
 

@@ -61,7 +61,8 @@ pub async fn resolve(
     let mut skipped = Vec::new();
     let mut found: Vec<(String, String)> = Vec::new();
     let ns = pod.namespace();
-    let services = service_variables(&cx.objects.services(ns), ns, pod.spec().enable_service_links != Some(false));
+    let services =
+        service_variables(&cx.objects.services(ns), ns, pod.spec().enable_service_links != Some(false));
     for from in c.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or("");
         let mut pairs = BTreeMap::new();
@@ -133,20 +134,29 @@ async fn value_from(
     addresses: &Addresses,
 ) -> Result<Option<String>, EnvError> {
     let ns = pod.namespace();
-    let no_key = |kind, name: &str, key: &str| EnvError::NoKey { kind, namespace: ns.into(), name: name.into(), key: key.into() };
+    let no_key = |kind, name: &str, key: &str| EnvError::NoKey {
+        kind,
+        namespace: ns.into(),
+        name: name.into(),
+        key: key.into(),
+    };
     if let Some(f) = &from.field_ref {
         return field(cx, pod, &f.field_path, addresses).map(Some);
     }
     if let Some(r) = &from.resource_field_ref {
         let of = match r.container_name.as_deref().filter(|n| !n.is_empty() && *n != c.name) {
-            Some(name) => pod.container(name).map(|(_, c)| c).ok_or_else(|| EnvError::Resource(name.into()))?,
+            Some(name) => {
+                pod.container(name).map(|(_, c)| c).ok_or_else(|| EnvError::Resource(name.into()))?
+            }
             None => c.clone(),
         };
         let divisor = r.divisor.as_ref().and_then(|d| quantity::parse(&d.0)).unwrap_or_default();
         return resource(cx, &of, &r.resource, divisor).map(Some);
     }
     if let Some(r) = &from.config_map_key_ref {
-        let Some(m) = optional(cx.objects.config_map(ns, &r.name).await, r.optional)? else { return Ok(None) };
+        let Some(m) = optional(cx.objects.config_map(ns, &r.name).await, r.optional)? else {
+            return Ok(None);
+        };
         return match m.data.as_ref().and_then(|d| d.get(&r.key)) {
             Some(v) => Ok(Some(v.clone())),
             None if r.optional == Some(true) => Ok(None),
@@ -166,7 +176,9 @@ async fn value_from(
         let text = volume.and_then(|v| std::fs::read_to_string(v.join(r.path.trim_start_matches('/'))).ok());
         let value = text.as_deref().and_then(|t| env_file_value(t, &r.key));
         return match value {
-            None if r.optional != Some(true) => Err(EnvError::File { key: r.key.clone(), path: r.path.clone() }),
+            None if r.optional != Some(true) => {
+                Err(EnvError::File { key: r.key.clone(), path: r.path.clone() })
+            }
             found => Ok(found),
         };
     }
@@ -185,7 +197,8 @@ fn env_file_value(text: &str, key: &str) -> Option<String> {
 
 /// One field of the pod, as the downward API names it.
 pub fn field(cx: &Context, pod: &Pod, path: &str, addresses: &Addresses) -> Result<String, EnvError> {
-    let subscript = |of: &str| path.strip_prefix(of)?.strip_prefix("['")?.strip_suffix("']").map(str::to_owned);
+    let subscript =
+        |of: &str| path.strip_prefix(of)?.strip_prefix("['")?.strip_suffix("']").map(str::to_owned);
     if let Some(key) = subscript("metadata.annotations") {
         return Ok(pod.annotations().get(&key).cloned().unwrap_or_default());
     }
@@ -313,7 +326,8 @@ mod tests {
             MY_DB_PORT_80_TCP_PROTO=tcp
             MY_DB_PORT_80_TCP_PORT=80
             MY_DB_PORT_80_TCP_ADDR=10.0.0.1
-        "#]].assert_eq(&(text.join("\n") + "\n"));
+        "#]]
+        .assert_eq(&(text.join("\n") + "\n"));
         assert!(service_variables(&[std::sync::Arc::new(s)], "ns", false).is_empty());
     }
 

@@ -155,7 +155,11 @@ pub async fn observe(runtime: &Runtime, uid: &str, known: &Observed) -> Result<O
 
 fn sandbox_ips(s: &types::PodSandboxStatus) -> Vec<String> {
     let Some(n) = &s.network else { return Vec::new() };
-    std::iter::once(&n.ip).chain(n.additional_ips.iter().map(|a| &a.ip)).filter(|ip| !ip.is_empty()).cloned().collect()
+    std::iter::once(&n.ip)
+        .chain(n.additional_ips.iter().map(|a| &a.ip))
+        .filter(|ip| !ip.is_empty())
+        .cloned()
+        .collect()
 }
 
 fn read(sandbox: String, s: types::ContainerStatus) -> Container {
@@ -185,7 +189,17 @@ fn read(sandbox: String, s: types::ContainerStatus) -> Container {
         exit_code: s.exit_code,
         reason: s.reason.clone(),
         message,
-        image: s.image.as_ref().map(|i| if i.user_specified_image.is_empty() { i.image.clone() } else { i.user_specified_image.clone() }).unwrap_or_default(),
+        image: s
+            .image
+            .as_ref()
+            .map(|i| {
+                if i.user_specified_image.is_empty() {
+                    i.image.clone()
+                } else {
+                    i.user_specified_image.clone()
+                }
+            })
+            .unwrap_or_default(),
         image_id: if s.image_ref.is_empty() { s.image_id.clone() } else { s.image_ref.clone() },
         hash: annotation(names::HASH),
         log_path: s.log_path.clone(),
@@ -216,7 +230,8 @@ fn head(path: &str, limit: usize) -> String {
     use std::io::Read;
     let mut bytes = Vec::new();
     // a device or pipe put there must not hold the kubelet up
-    let file = std::fs::metadata(path).ok().filter(|m| m.is_file()).and_then(|_| std::fs::File::open(path).ok());
+    let file =
+        std::fs::metadata(path).ok().filter(|m| m.is_file()).and_then(|_| std::fs::File::open(path).ok());
     if let Some(f) = file {
         let _ = f.take(limit as u64).read_to_end(&mut bytes);
     }

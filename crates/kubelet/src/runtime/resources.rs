@@ -30,7 +30,8 @@ pub fn oom_score_adj(pod: &Pod, c: &Container, kind: Kind, memory_capacity: u64)
     }
     let burstable = |c: &Container| {
         let request = quantity::of(c.resources.as_ref().and_then(|r| r.requests.as_ref()), "memory").bytes();
-        let adj = 1000 - 1000_i64.saturating_mul(request) / i64::try_from(memory_capacity.max(1)).unwrap_or(i64::MAX);
+        let adj = 1000
+            - 1000_i64.saturating_mul(request) / i64::try_from(memory_capacity.max(1)).unwrap_or(i64::MAX);
         if adj < 1000 - 997 { 1000 - 997 } else { adj.min(999) }
     };
     match pod.qos() {
@@ -45,7 +46,13 @@ pub fn oom_score_adj(pod: &Pod, c: &Container, kind: Kind, memory_capacity: u64)
 }
 
 /// Limits of one container.
-pub fn container(pod: &Pod, c: &Container, kind: Kind, config: &Config, memory_capacity: u64) -> LinuxContainerResources {
+pub fn container(
+    pod: &Pod,
+    c: &Container,
+    kind: Kind,
+    config: &Config,
+    memory_capacity: u64,
+) -> LinuxContainerResources {
     let requests = c.resources.as_ref().and_then(|r| r.requests.as_ref());
     let limits = c.resources.as_ref().and_then(|r| r.limits.as_ref());
     let limit = quantity::of(limits, "cpu");

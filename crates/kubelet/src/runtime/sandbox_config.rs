@@ -4,7 +4,10 @@ use super::{dns, hosts, labels, resources, security};
 use crate::context::Context;
 use crate::pod::PodExt;
 use crate::quantity::{self, Amount};
-use cri::types::{DnsConfig, LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
+use cri::types::{
+    DnsConfig, LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata,
+    PortMapping, Protocol,
+};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::HashMap;
 
@@ -14,7 +17,12 @@ pub fn log_directory(cx: &Context, pod: &Pod) -> std::path::PathBuf {
 }
 
 /// The sandbox of a pod, and what could not be done as asked.
-pub fn build(cx: &Context, pod: &Pod, attempt: u32, node_dns: &DnsConfig) -> (PodSandboxConfig, Vec<dns::Note>) {
+pub fn build(
+    cx: &Context,
+    pod: &Pod,
+    attempt: u32,
+    node_dns: &DnsConfig,
+) -> (PodSandboxConfig, Vec<dns::Note>) {
     let (dns_config, notes) = dns::for_pod(pod, &cx.config, node_dns);
     let (hostname, _) = hosts::names(pod, &cx.config.node_name, &cx.config.cluster_domain);
     let spec = pod.spec();
@@ -37,7 +45,11 @@ pub fn build(cx: &Context, pod: &Pod, attempt: u32, node_dns: &DnsConfig) -> (Po
             attempt,
         }),
         // a pod in the node's network has the node's name already
-        hostname: if pod.host_network() && spec.hostname_override.is_none() { String::new() } else { hostname },
+        hostname: if pod.host_network() && spec.hostname_override.is_none() {
+            String::new()
+        } else {
+            hostname
+        },
         log_directory: log_directory(cx, pod).to_string_lossy().into_owned(),
         dns_config: Some(dns_config),
         port_mappings: port_mappings(pod),

@@ -3,8 +3,8 @@
 use crate::config::Config;
 use crate::pod::PodExt;
 use cri::types::{
-    Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
+    Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
+    NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
 };
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
@@ -12,8 +12,17 @@ use k8s_openapi::api::core::v1::{
 
 /// Kernel files a container does not see unless it asks for an unmasked /proc.
 const MASKED: [&str; 11] = [
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
 ];
 /// And one directory more.
 const MASKED_TOO: &str = "/sys/devices/virtual/powercap";
@@ -40,7 +49,9 @@ pub enum NotAllowed {
         container: String,
     },
     /// It must not be root and the image names a user by name.
-    #[error("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: \"{pod}\", container: {container})")]
+    #[error(
+        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: \"{pod}\", container: {container})"
+    )]
     ImageUserByName {
         /// The image's user.
         user: String,
@@ -77,8 +88,13 @@ fn either<T: Clone>(
 /// Namespaces that containers of the pod share with each other or the node.
 pub fn namespaces(pod: &Pod) -> NamespaceOption {
     let spec = pod.spec();
-    let mode = |host: Option<bool>, otherwise| if host == Some(true) { NamespaceMode::Node } else { otherwise };
-    let pid = if spec.share_process_namespace == Some(true) { NamespaceMode::Pod } else { NamespaceMode::Container };
+    let mode =
+        |host: Option<bool>, otherwise| if host == Some(true) { NamespaceMode::Node } else { otherwise };
+    let pid = if spec.share_process_namespace == Some(true) {
+        NamespaceMode::Pod
+    } else {
+        NamespaceMode::Container
+    };
     NamespaceOption {
         network: mode(spec.host_network, NamespaceMode::Pod).into(),
         pid: mode(spec.host_pid, pid).into(),
@@ -94,7 +110,10 @@ fn seccomp(p: Option<&SeccompProfile>, config: &Config) -> SecurityProfile {
         Some("Unconfined") => (ProfileType::Unconfined, String::new()),
         Some("Localhost") => {
             let file = p.and_then(|p| p.localhost_profile.as_deref()).unwrap_or("");
-            (ProfileType::Localhost, config.root_dir.join("seccomp").join(file).to_string_lossy().into_owned())
+            (
+                ProfileType::Localhost,
+                config.root_dir.join("seccomp").join(file).to_string_lossy().into_owned(),
+            )
         }
         _ => (default, String::new()),
     };
@@ -107,7 +126,10 @@ fn apparmor(p: &AppArmorProfile) -> SecurityProfile {
         "Localhost" => ProfileType::Localhost,
         _ => ProfileType::Unconfined,
     };
-    SecurityProfile { profile_type: kind.into(), localhost_ref: p.localhost_profile.clone().unwrap_or_default() }
+    SecurityProfile {
+        profile_type: kind.into(),
+        localhost_ref: p.localhost_profile.clone().unwrap_or_default(),
+    }
 }
 
 fn selinux(o: SELinuxOptions) -> SeLinuxOption {
@@ -145,7 +167,10 @@ pub fn sandbox(pod: &Pod, config: &Config) -> LinuxSandboxSecurityContext {
         selinux_options: p.and_then(|p| p.se_linux_options.clone()).map(selinux),
         run_as_user: user.map(|value| Int64Value { value }),
         // CRI does not allow a group without a user
-        run_as_group: p.and_then(|p| p.run_as_group).filter(|_| user.is_some()).map(|value| Int64Value { value }),
+        run_as_group: p
+            .and_then(|p| p.run_as_group)
+            .filter(|_| user.is_some())
+            .map(|value| Int64Value { value }),
         supplemental_groups: groups(pod),
         supplemental_groups_policy: groups_policy(pod),
         privileged: any_privileged(pod),
@@ -163,7 +188,13 @@ pub fn sandbox(pod: &Pod, config: &Config) -> LinuxSandboxSecurityContext {
 }
 
 /// A container's security context. `target` is the container whose processes an ephemeral one sees.
-pub fn container(pod: &Pod, c: &Container, config: &Config, user: &ImageUser, target: Option<&str>) -> LinuxContainerSecurityContext {
+pub fn container(
+    pod: &Pod,
+    c: &Container,
+    config: &Config,
+    user: &ImageUser,
+    target: Option<&str>,
+) -> LinuxContainerSecurityContext {
     let own = c.security_context.as_ref();
     let privileged = own.and_then(|s| s.privileged) == Some(true);
     let run_as = either(pod, own, |s| s.run_as_user, |p| p.run_as_user);
@@ -185,10 +216,17 @@ pub fn container(pod: &Pod, c: &Container, config: &Config, user: &ImageUser, ta
         capabilities,
         privileged,
         namespace_options: Some(options),
-        selinux_options: either(pod, own, |s| s.se_linux_options.clone(), |p| p.se_linux_options.clone()).map(selinux),
+        selinux_options: either(pod, own, |s| s.se_linux_options.clone(), |p| p.se_linux_options.clone())
+            .map(selinux),
         // a group may only be given with a user: then it is the image's
-        run_as_user: run_as.or(user.uid.filter(|_| group.is_some() || user.name.is_empty())).map(|value| Int64Value { value }),
-        run_as_username: if run_as.is_none() && user.uid.is_none() { user.name.clone() } else { String::new() },
+        run_as_user: run_as
+            .or(user.uid.filter(|_| group.is_some() || user.name.is_empty()))
+            .map(|value| Int64Value { value }),
+        run_as_username: if run_as.is_none() && user.uid.is_none() {
+            user.name.clone()
+        } else {
+            String::new()
+        },
         run_as_group: group.map(|value| Int64Value { value }),
         readonly_rootfs: own.and_then(|s| s.read_only_root_filesystem) == Some(true),
         supplemental_groups: groups(pod),
@@ -197,7 +235,9 @@ pub fn container(pod: &Pod, c: &Container, config: &Config, user: &ImageUser, ta
         masked_paths: if unmasked { Vec::new() } else { to_strings(&[&MASKED[..], &[MASKED_TOO]].concat()) },
         readonly_paths: if unmasked { Vec::new() } else { to_strings(&READ_ONLY) },
         seccomp: if privileged { None } else { Some(seccomp(profile.as_ref(), config)) },
-        apparmor: either(pod, own, |s| s.app_armor_profile.clone(), |p| p.app_armor_profile.clone()).as_ref().map(apparmor),
+        apparmor: either(pod, own, |s| s.app_armor_profile.clone(), |p| p.app_armor_profile.clone())
+            .as_ref()
+            .map(apparmor),
         ..Default::default()
     }
 }
@@ -245,7 +285,11 @@ mod tests {
             (json!({"runAsNonRoot": true}), json!({"runAsNonRoot": false}), image(Some(0), ""), true),
         ] {
             let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"securityContext": pod_sc, "containers": [{"name": "a", "securityContext": own}]}})).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(check_non_root(&pod, &pod.spec().containers[0], &user).is_ok(), ok, "{pod_sc} {own} {user:?}");
+            assert_eq!(
+                check_non_root(&pod, &pod.spec().containers[0], &user).is_ok(),
+                ok,
+                "{pod_sc} {own} {user:?}"
+            );
         }
     }
 }

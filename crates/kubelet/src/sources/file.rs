@@ -71,7 +71,9 @@ fn read(path: &Path, node: &str) -> Vec<Arc<Pod>> {
 /// Reads one manifest and gives it what a pod needs that no API server has seen.
 fn parse(text: &str, file: &Path, node: &str) -> Result<Pod, String> {
     let value: serde_json::Value = serde_norway::from_str(text).map_err(|e| e.to_string())?;
-    if value.get("kind").and_then(|k| k.as_str()) != Some("Pod") || value.get("apiVersion").and_then(|v| v.as_str()) != Some("v1") {
+    if value.get("kind").and_then(|k| k.as_str()) != Some("Pod")
+        || value.get("apiVersion").and_then(|v| v.as_str()) != Some("v1")
+    {
         return Err("want apiVersion v1, kind Pod".into());
     }
     let mut p: Pod = serde_json::from_value(value).map_err(|e| e.to_string())?;
@@ -147,9 +149,17 @@ mod tests {
         let p = parse(good, "/m/a.yaml".as_ref(), "Node-1").unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((p.name(), p.namespace(), p.uid().len()), ("a-node-1", "default", 32));
         assert!(p.is_static() && p.spec().volumes.iter().flatten().all(|v| v.empty_dir.is_some()));
-        let other = parse(&good.replace("nginx", "busybox"), "/m/a.yaml".as_ref(), "Node-1").unwrap_or_else(|e| panic!("{e}"));
+        let other = parse(&good.replace("nginx", "busybox"), "/m/a.yaml".as_ref(), "Node-1")
+            .unwrap_or_else(|e| panic!("{e}"));
         assert_ne!(p.uid(), other.uid());
-        for bad in ["", "kind: Pod", "apiVersion: v1\nkind: Service\n", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n", "{", "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: c}]}\n"] {
+        for bad in [
+            "",
+            "kind: Pod",
+            "apiVersion: v1\nkind: Service\n",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
+            "{",
+            "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: c}]}\n",
+        ] {
             assert!(parse(bad, "/m".as_ref(), "n").is_err(), "{bad}");
         }
     }

@@ -5,7 +5,8 @@ use crate::pod::{self, Kind, PodExt};
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// One condition before it is compared with the last.
 struct Verdict {
@@ -24,7 +25,8 @@ fn no(reason: &'static str, message: impl Into<String>) -> Verdict {
 pub fn all(i: &Inputs<'_>, phase: &str, statuses: &[ContainerStatus], ran: bool) -> Vec<PodCondition> {
     let api = i.pod.api_status().conditions.as_deref().unwrap_or_default();
     let old = i.old.conditions.as_deref().unwrap_or_default();
-    let mut out: Vec<PodCondition> = api.iter().filter(|c| !OWN.contains(&c.type_.as_str())).cloned().collect();
+    let mut out: Vec<PodCondition> =
+        api.iter().filter(|c| !OWN.contains(&c.type_.as_str())).cloned().collect();
     for c in old.iter().filter(|c| c.type_ == "DisruptionTarget") {
         out.retain(|o| o.type_ != c.type_);
         out.push(c.clone());
@@ -35,7 +37,9 @@ pub fn all(i: &Inputs<'_>, phase: &str, statuses: &[ContainerStatus], ran: bool)
         false => no(containers.reason, containers.message.clone()),
     };
     let sandbox = i.seen.sandbox().is_some_and(|s| {
-        s.ready && i.seen.sandboxes.iter().filter(|s| s.ready).count() == 1 && (i.pod.host_network() || !s.ips.is_empty())
+        s.ready
+            && i.seen.sandboxes.iter().filter(|s| s.ready).count() == 1
+            && (i.pod.host_network() || !s.ips.is_empty())
     });
     let verdicts = [
         ("PodReadyToStartContainers", if sandbox { YES } else { no("", "") }),
@@ -83,7 +87,11 @@ fn containers_ready(i: &Inputs<'_>, phase: &str, statuses: &[ContainerStatus]) -
         .filter(|(k, c)| *k != Kind::Init && !find(Some(&list), &c.name).is_some_and(|s| s.ready))
         .map(|(_, c)| c.name.as_str())
         .collect();
-    if unready.is_empty() { YES } else { no("ContainersNotReady", format!("containers with unready status: {}", names(&unready))) }
+    if unready.is_empty() {
+        YES
+    } else {
+        no("ContainersNotReady", format!("containers with unready status: {}", names(&unready)))
+    }
 }
 
 fn gates(i: &Inputs<'_>, conditions: &[PodCondition]) -> Verdict {
@@ -91,9 +99,14 @@ fn gates(i: &Inputs<'_>, conditions: &[PodCondition]) -> Verdict {
     for gate in i.pod.spec().readiness_gates.iter().flatten() {
         let name = &gate.condition_type;
         match conditions.iter().find(|c| c.type_ == *name) {
-            None => unmet.push(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+            None => {
+                unmet.push(format!("corresponding condition of pod readiness gate {name:?} does not exist."))
+            }
             Some(c) if c.status != "True" => {
-                unmet.push(format!("the status of pod readiness gate {name:?} is not \"True\", but {}", c.status));
+                unmet.push(format!(
+                    "the status of pod readiness gate {name:?} is not \"True\", but {}",
+                    c.status
+                ));
             }
             Some(_) => {}
         }
@@ -115,6 +128,11 @@ fn initialized(i: &Inputs<'_>, phase: &str, statuses: &[ContainerStatus], ran: b
             _ => s.ready,
         })
     };
-    let left: Vec<&str> = i.pod.init_containers().iter().filter(|c| !done(c)).map(|c| c.name.as_str()).collect();
-    if left.is_empty() { YES } else { no("ContainersNotInitialized", format!("containers with incomplete status: {}", names(&left))) }
+    let left: Vec<&str> =
+        i.pod.init_containers().iter().filter(|c| !done(c)).map(|c| c.name.as_str()).collect();
+    if left.is_empty() {
+        YES
+    } else {
+        no("ContainersNotInitialized", format!("containers with incomplete status: {}", names(&left)))
+    }
 }

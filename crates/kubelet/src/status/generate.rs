@@ -5,8 +5,8 @@ use crate::plan::Probed;
 use crate::pod::{self, Kind, PodExt};
 use crate::runtime::observed::{Container as Seen, Observed, State};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::HashMap;
@@ -46,26 +46,45 @@ pub struct Inputs<'a> {
 pub fn generate(i: &Inputs<'_>) -> PodStatus {
     let pod = i.pod;
     let of = |kind: fn(Kind) -> bool, old: Option<&Vec<ContainerStatus>>| -> Vec<ContainerStatus> {
-        pod.containers().filter(|(k, _)| kind(*k)).map(|(k, c)| container(i, k, c, find(old, &c.name))).collect()
+        pod.containers()
+            .filter(|(k, _)| kind(*k))
+            .map(|(k, c)| container(i, k, c, find(old, &c.name)))
+            .collect()
     };
     let is_init = |k| matches!(k, Kind::Init | Kind::Sidecar);
     let init = of(is_init, i.old.init_container_statuses.as_ref());
     let regular = of(|k| k == Kind::Regular, i.old.container_statuses.as_ref());
-    let ephemeral: Vec<ContainerStatus> = pod.spec().ephemeral_containers.iter().flatten()
-        .map(|e| container(i, Kind::Ephemeral, &pod::from_ephemeral(e), find(i.old.ephemeral_container_statuses.as_ref(), &e.name)))
+    let ephemeral: Vec<ContainerStatus> = pod
+        .spec()
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .map(|e| {
+            container(
+                i,
+                Kind::Ephemeral,
+                &pod::from_ephemeral(e),
+                find(i.old.ephemeral_container_statuses.as_ref(), &e.name),
+            )
+        })
         .collect();
-    let ran = i.seen.sandbox().is_some_and(|s| pod.spec().containers.iter().any(|c| {
-        i.seen.container_in(&s.id, &c.name).is_some_and(|c| matches!(c.state, State::Running | State::Exited))
-    }));
+    let ran = i.seen.sandbox().is_some_and(|s| {
+        pod.spec().containers.iter().any(|c| {
+            i.seen
+                .container_in(&s.id, &c.name)
+                .is_some_and(|c| matches!(c.state, State::Running | State::Exited))
+        })
+    });
     let mut s = PodStatus {
         phase: Some(phase(i, &init, &regular, ran).into()),
-        start_time: i.old.start_time.clone().or_else(|| Some(Time(i.first_seen))),
+        start_time: i.old.start_time.clone().or(Some(Time(i.first_seen))),
         qos_class: Some(pod.qos().as_str().into()),
         observed_generation: pod.metadata.generation,
         nominated_node_name: pod.api_status().nominated_node_name.clone(),
         resource_claim_statuses: pod.api_status().resource_claim_statuses.clone(),
         host_ip: i.host_ips.first().cloned(),
-        host_ips: (!i.host_ips.is_empty()).then(|| i.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        host_ips: (!i.host_ips.is_empty())
+            .then(|| i.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         ..PodStatus::default()
     };
     let api_phase = pod.phase();
@@ -90,7 +109,14 @@ pub fn generate(i: &Inputs<'_>) -> PodStatus {
     let ips: Vec<String> = match i.seen.sandbox() {
         _ if pod.host_network() => i.host_ips.to_vec(),
         Some(sandbox) if !sandbox.ips.is_empty() => sandbox.ips.clone(),
-        Some(_) | None => i.old.pod_ips.iter().flatten().map(|p| p.ip.clone()).filter(|_| i.seen.sandbox().is_some() || i.ended).collect(),
+        Some(_) | None => i
+            .old
+            .pod_ips
+            .iter()
+            .flatten()
+            .map(|p| p.ip.clone())
+            .filter(|_| i.seen.sandbox().is_some() || i.ended)
+            .collect(),
     };
     s.pod_ip = ips.first().cloned();
     s.pod_ips = (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect());
@@ -118,8 +144,8 @@ fn terminated(c: &Seen, runtime: &str) -> ContainerStateTerminated {
     ContainerStateTerminated {
         container_id: Some(format!("{runtime}://{}", c.id)),
         exit_code: c.exit_code,
-        finished_at: time(c.finished_at).or_else(|| Some(Time(jiff::Timestamp::UNIX_EPOCH))),
-        started_at: time(c.started_at).or_else(|| Some(Time(jiff::Timestamp::UNIX_EPOCH))),
+        finished_at: time(c.finished_at).or(Some(Time(jiff::Timestamp::UNIX_EPOCH))),
+        started_at: time(c.started_at).or(Some(Time(jiff::Timestamp::UNIX_EPOCH))),
         message: Some(c.message.clone()).filter(|m| !m.is_empty()),
         reason: Some(c.reason.clone()).filter(|r| !r.is_empty()),
         signal: None,
@@ -143,7 +169,11 @@ fn container(i: &Inputs<'_>, kind: Kind, c: &Container, old: Option<&ContainerSt
     };
     let waiting = i.waiting.get(&c.name);
     let has_init = i.pod.containers().any(|(k, _)| matches!(k, Kind::Init | Kind::Sidecar));
-    let default_reason = if has_init && kind == Kind::Regular || kind == Kind::Init && has_init { "PodInitializing" } else { "ContainerCreating" };
+    let default_reason = if has_init && matches!(kind, Kind::Regular | Kind::Init) {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
     match runs.next() {
         Some(now) => {
             let probed = i.probed.get(&now.id).copied().unwrap_or_default();
@@ -154,15 +184,28 @@ fn container(i: &Inputs<'_>, kind: Kind, c: &Container, old: Option<&ContainerSt
                 s.image = now.image.clone();
             }
             s.user = now.user.as_ref().map(|u| ContainerUser {
-                linux: Some(LinuxContainerUser { uid: u.uid, gid: u.gid, supplemental_groups: Some(u.supplemental_groups.clone()).filter(|g| !g.is_empty()) }),
+                linux: Some(LinuxContainerUser {
+                    uid: u.uid,
+                    gid: u.gid,
+                    supplemental_groups: Some(u.supplemental_groups.clone()).filter(|g| !g.is_empty()),
+                }),
             });
-            s.last_state = runs.find(|r| r.state == State::Exited).map(|r| ContainerState { terminated: Some(terminated(r, i.runtime_name)), ..Default::default() });
+            s.last_state = runs.find(|r| r.state == State::Exited).map(|r| ContainerState {
+                terminated: Some(terminated(r, i.runtime_name)),
+                ..Default::default()
+            });
             let state = match now.state {
                 State::Running => {
                     s.started = Some(kind == Kind::Ephemeral || kind == Kind::Init || probed.started);
-                    s.ready = probed.ready && s.started == Some(true) && matches!(kind, Kind::Regular | Kind::Sidecar) && !i.ended;
+                    s.ready = probed.ready
+                        && s.started == Some(true)
+                        && matches!(kind, Kind::Regular | Kind::Sidecar)
+                        && !i.ended;
                     s.resources = c.resources.clone();
-                    ContainerState { running: Some(ContainerStateRunning { started_at: time(now.started_at) }), ..Default::default() }
+                    ContainerState {
+                        running: Some(ContainerStateRunning { started_at: time(now.started_at) }),
+                        ..Default::default()
+                    }
                 }
                 State::Created => {
                     let (reason, message) = waiting.map_or((default_reason, ""), |(r, m)| (r, m));
@@ -171,8 +214,13 @@ fn container(i: &Inputs<'_>, kind: Kind, c: &Container, old: Option<&ContainerSt
                 State::Exited => {
                     s.started = Some(false);
                     s.ready = kind == Kind::Init && now.exit_code == 0;
-                    let done = ContainerState { terminated: Some(terminated(now, i.runtime_name)), ..Default::default() };
-                    match waiting.filter(|_| !i.ending && pod::restarts(c, kind, i.pod.restart_policy(), now.exit_code)) {
+                    let done = ContainerState {
+                        terminated: Some(terminated(now, i.runtime_name)),
+                        ..Default::default()
+                    };
+                    match waiting.filter(|_| {
+                        !i.ending && pod::restarts(c, kind, i.pod.restart_policy(), now.exit_code)
+                    }) {
                         Some((reason, message)) => {
                             s.last_state = Some(done);
                             waits(reason, message)
@@ -182,8 +230,12 @@ fn container(i: &Inputs<'_>, kind: Kind, c: &Container, old: Option<&ContainerSt
                 }
                 State::Unknown => waits(default_reason, ""),
             };
-            s.resources = s.resources.or_else(|| c.resources.clone()).filter(|r| r.limits.is_some() || r.requests.is_some());
-            s.allocated_resources = c.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty());
+            s.resources = s
+                .resources
+                .or_else(|| c.resources.clone())
+                .filter(|r| r.limits.is_some() || r.requests.is_some());
+            s.allocated_resources =
+                c.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty());
             s.state = Some(state);
         }
         None => absent(i, kind, old, waiting, default_reason, waits, &mut s),
@@ -208,7 +260,8 @@ fn absent(
     if let (Some(old), Some(t)) = (old, was.and_then(|w| w.terminated.clone())) {
         // its remains were cleared away; what is known of it stays
         (s.restart_count, s.last_state) = (old.restart_count, old.last_state.clone());
-        (s.container_id, s.image_id, s.image) = (old.container_id.clone(), old.image_id.clone(), old.image.clone());
+        (s.container_id, s.image_id, s.image) =
+            (old.container_id.clone(), old.image_id.clone(), old.image.clone());
         s.ready = kind == Kind::Init && t.exit_code == 0;
         s.state = Some(ContainerState { terminated: Some(t), ..Default::default() });
         return;
@@ -231,8 +284,13 @@ fn absent(
         return;
     }
     if was_running && i.seen.sandbox().is_none() {
-        let message = "The container could not be located when the pod was deleted.  The container used to be Running".to_owned();
-        s.last_state = Some(ContainerState { terminated: Some(ContainerStateTerminated { message: Some(message), ..lost }), ..Default::default() });
+        let message =
+            "The container could not be located when the pod was deleted.  The container used to be Running"
+                .to_owned();
+        s.last_state = Some(ContainerState {
+            terminated: Some(ContainerStateTerminated { message: Some(message), ..lost }),
+            ..Default::default()
+        });
         s.restart_count += 1;
     }
     let (reason, message) = waiting.map_or((default_reason, ""), |(r, m)| (r, m));
@@ -255,7 +313,8 @@ fn mounts(c: &Container) -> Option<Vec<VolumeMountStatus>> {
 fn phase(i: &Inputs<'_>, init: &[ContainerStatus], regular: &[ContainerStatus], ran: bool) -> &'static str {
     let policy = i.pod.restart_policy();
     let state = |s: &ContainerStatus| s.state.clone().unwrap_or_default();
-    let last_exit = |s: &ContainerStatus| s.last_state.as_ref().and_then(|l| l.terminated.as_ref()).map(|t| t.exit_code);
+    let last_exit =
+        |s: &ContainerStatus| s.last_state.as_ref().and_then(|l| l.terminated.as_ref()).map(|t| t.exit_code);
     let (mut pending_init, mut pending_sidecars, mut init_failed) = (0, 0, false);
     let (mut unknown, mut running, mut waiting) = (0, 0, 0);
     for (c, s) in i.pod.init_containers().iter().zip(init) {
@@ -270,7 +329,11 @@ fn phase(i: &Inputs<'_>, init: &[ContainerStatus], regular: &[ContainerStatus], 
             }
             continue;
         }
-        let exit = now.terminated.as_ref().map(|t| t.exit_code).or_else(|| last_exit(s).filter(|_| now.waiting.is_some()));
+        let exit = now
+            .terminated
+            .as_ref()
+            .map(|t| t.exit_code)
+            .or_else(|| last_exit(s).filter(|_| now.waiting.is_some()));
         match exit {
             Some(0) => {}
             Some(code) => init_failed |= !pod::restarts(c, Kind::Init, policy, code),
@@ -325,27 +388,85 @@ mod tests {
 
     /// Containers are written `name state[:exit]`; waiting ones `name reason`.
     fn check(spec: serde_json::Value, containers: &[&str], waiting: &[&str], ending: bool, want: &str) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).unwrap_or_else(|e| panic!("{e}"));
-        let mut seen = Observed { sandboxes: vec![Sandbox { id: "s".into(), ready: true, ips: vec!["1.1.1.1".into()], ..Default::default() }], ..Default::default() };
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec}))
+            .unwrap_or_else(|e| panic!("{e}"));
+        let mut seen = Observed {
+            sandboxes: vec![Sandbox {
+                id: "s".into(),
+                ready: true,
+                ips: vec!["1.1.1.1".into()],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
         let mut probed = HashMap::new();
         for (n, text) in containers.iter().enumerate() {
             let (name, state) = text.split_once(' ').unwrap_or((text, ""));
             let (state, code) = state.split_once(':').unwrap_or((state, "0"));
-            let state = match state { "running" => State::Running, "exited" => State::Exited, _ => State::Created };
+            let state = match state {
+                "running" => State::Running,
+                "exited" => State::Exited,
+                _ => State::Created,
+            };
             let id = format!("c{n}");
             probed.insert(id.clone(), Probed { started: true, ready: true, ..Default::default() });
-            seen.containers.push(Seen { id, name: name.into(), sandbox: "s".into(), state, exit_code: code.parse().unwrap_or(0), ..Default::default() });
+            seen.containers.push(Seen {
+                id,
+                name: name.into(),
+                sandbox: "s".into(),
+                state,
+                exit_code: code.parse().unwrap_or(0),
+                ..Default::default()
+            });
         }
-        let waiting: Waiting = waiting.iter().filter_map(|w| w.split_once(' ')).map(|(n, r)| (n.to_owned(), (r.to_owned(), String::new()))).collect();
-        let s = generate(&Inputs { pod: &pod, old: &PodStatus::default(), seen: &seen, probed: &probed, waiting: &waiting, ending, ended: false, failed: None, host_ips: &[], first_seen: jiff::Timestamp::UNIX_EPOCH, runtime_name: "containerd", now: jiff::Timestamp::UNIX_EPOCH });
+        let waiting: Waiting = waiting
+            .iter()
+            .filter_map(|w| w.split_once(' '))
+            .map(|(n, r)| (n.to_owned(), (r.to_owned(), String::new())))
+            .collect();
+        let s = generate(&Inputs {
+            pod: &pod,
+            old: &PodStatus::default(),
+            seen: &seen,
+            probed: &probed,
+            waiting: &waiting,
+            ending,
+            ended: false,
+            failed: None,
+            host_ips: &[],
+            first_seen: jiff::Timestamp::UNIX_EPOCH,
+            runtime_name: "containerd",
+            now: jiff::Timestamp::UNIX_EPOCH,
+        });
         let show = |c: &ContainerStatus| {
             let st = c.state.clone().unwrap_or_default();
-            let word = st.running.map(|_| "running".to_owned()).or(st.terminated.map(|t| format!("exit {}", t.exit_code))).or(st.waiting.and_then(|w| w.reason)).unwrap_or_default();
+            let word = st
+                .running
+                .map(|_| "running".to_owned())
+                .or(st.terminated.map(|t| format!("exit {}", t.exit_code)))
+                .or(st.waiting.and_then(|w| w.reason))
+                .unwrap_or_default();
             format!("{}={word}{}", c.name, if c.ready { "+" } else { "" })
         };
-        let list: Vec<String> = s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten()).map(show).collect();
-        let ready = s.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status.clone()).unwrap_or_default();
-        assert_eq!(format!("{} {} ready={ready}", s.phase.unwrap_or_default(), list.join(" ")), want, "{containers:?}");
+        let list: Vec<String> = s
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .chain(s.container_statuses.iter().flatten())
+            .map(show)
+            .collect();
+        let ready = s
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == "Ready")
+            .map(|c| c.status.clone())
+            .unwrap_or_default();
+        assert_eq!(
+            format!("{} {} ready={ready}", s.phase.unwrap_or_default(), list.join(" ")),
+            want,
+            "{containers:?}"
+        );
     }
 
     #[test]
@@ -354,11 +475,41 @@ mod tests {
         let never = json!({"restartPolicy": "Never", "containers": [{"name": "a"}]});
         let init = json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]});
         check(always.clone(), &[], &[], false, "Pending a=ContainerCreating b=ContainerCreating ready=False");
-        check(always.clone(), &["a running"], &["b ErrImagePull"], false, "Pending a=running+ b=ErrImagePull ready=False");
-        check(always.clone(), &["a running", "b running"], &[], false, "Running a=running+ b=running+ ready=True");
-        check(always.clone(), &["a running", "b exited:1"], &["b CrashLoopBackOff"], false, "Running a=running+ b=CrashLoopBackOff ready=False");
-        check(always.clone(), &["a exited:1", "b exited:0"], &[], false, "Running a=exit 1 b=exit 0 ready=False");
-        check(always, &["a exited:1", "b exited:0"], &["a CrashLoopBackOff"], true, "Failed a=exit 1 b=exit 0 ready=False");
+        check(
+            always.clone(),
+            &["a running"],
+            &["b ErrImagePull"],
+            false,
+            "Pending a=running+ b=ErrImagePull ready=False",
+        );
+        check(
+            always.clone(),
+            &["a running", "b running"],
+            &[],
+            false,
+            "Running a=running+ b=running+ ready=True",
+        );
+        check(
+            always.clone(),
+            &["a running", "b exited:1"],
+            &["b CrashLoopBackOff"],
+            false,
+            "Running a=running+ b=CrashLoopBackOff ready=False",
+        );
+        check(
+            always.clone(),
+            &["a exited:1", "b exited:0"],
+            &[],
+            false,
+            "Running a=exit 1 b=exit 0 ready=False",
+        );
+        check(
+            always,
+            &["a exited:1", "b exited:0"],
+            &["a CrashLoopBackOff"],
+            true,
+            "Failed a=exit 1 b=exit 0 ready=False",
+        );
         check(never.clone(), &["a exited:0"], &[], false, "Succeeded a=exit 0 ready=False");
         check(never, &["a exited:3"], &[], false, "Failed a=exit 3 ready=False");
         check(init.clone(), &["i running"], &[], false, "Pending i=running a=PodInitializing ready=False");

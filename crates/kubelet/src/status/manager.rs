@@ -1,37 +1,360 @@
-//! Keeps the last status of each pod, and sends it to the API when it changed.
+//! Keeps the last status of each pod, and sends it to the API when it changed: only what changed, and only to
+//! the very pod it is about. A pod that is to be deleted is deleted when nothing of it is left on the node.
 
+use crate::pod::PodExt;
+use crate::sources::mirror::Mirrors;
+use client::{Client, Patch};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+/// How many requests are under way at most.
+const PARALLEL: usize = 16;
+/// How long a failed one waits.
+const AGAIN: Duration = Duration::from_secs(1);
+
+struct Entry {
+    pod: Arc<Pod>,
+    status: PodStatus,
+    /// What the API is believed to have.
+    sent: PodStatus,
+    /// The resourceVersion of the last answer.
+    version: u64,
+    ended: bool,
+    /// Nothing to do, or not before then.
+    due: Option<Instant>,
+    busy: bool,
+}
 
 /// The last status of each pod.
-#[derive(Default)]
 pub struct StatusManager {
-    known: Mutex<HashMap<String, (Arc<Pod>, PodStatus)>>,
+    client: Option<Client>,
+    mirrors: Arc<Mirrors>,
+    entries: Mutex<HashMap<String, Entry>>,
+    work: Notify,
+}
+
+/// One request.
+enum Task {
+    Patch { uid: String, target: Target, patch: Value, status: Box<PodStatus> },
+    Delete { uid: String, target: Target },
+}
+
+/// The object in the API that stands for a pod.
+#[derive(Clone)]
+struct Target {
+    namespace: String,
+    name: String,
+    uid: String,
 }
 
 impl StatusManager {
+    /// Without a client it only remembers.
+    pub fn new(client: Option<Client>, mirrors: Arc<Mirrors>) -> Self {
+        StatusManager { client, mirrors, entries: Mutex::default(), work: Notify::new() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes a new status.
     pub fn set(&self, pod: &Arc<Pod>, uid: &str, status: PodStatus) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), (pod.clone(), status));
+        let mut entries = self.lock();
+        let e = entries.entry(uid.to_owned()).or_insert_with(|| Entry {
+            pod: pod.clone(),
+            status: PodStatus::default(),
+            sent: pod.api_status().clone(),
+            version: 0,
+            ended: false,
+            due: None,
+            busy: false,
+        });
+        e.pod = pod.clone();
+        e.status = status;
+        e.due = Some(Instant::now());
+        drop(entries);
+        self.work.notify_one();
+    }
+
+    /// The API has this of a pod now; what differs from what was sent is set right.
+    pub fn observed(&self, pod: &Arc<Pod>) {
+        let mut entries = self.lock();
+        let Some(e) = entries.get_mut(pod.uid()) else { return };
+        let version = pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
+        e.pod = pod.clone();
+        if version < e.version || e.busy {
+            return;
+        }
+        e.sent = pod.api_status().clone();
+        if !difference(&e.sent, &e.status).is_empty() || pod.is_deleted() && e.ended {
+            e.due = Some(Instant::now());
+            drop(entries);
+            self.work.notify_one();
+        }
+    }
+
+    /// Nothing of a pod is left on the node; the API may forget it.
+    pub fn ended(&self, pod: &Arc<Pod>, uid: &str) {
+        let mut entries = self.lock();
+        let e = entries.entry(uid.to_owned()).or_insert_with(|| Entry {
+            pod: pod.clone(),
+            status: pod.api_status().clone(),
+            sent: pod.api_status().clone(),
+            version: 0,
+            ended: true,
+            due: None,
+            busy: false,
+        });
+        e.pod = pod.clone();
+        e.ended = true;
+        e.due = Some(Instant::now());
+        drop(entries);
+        self.work.notify_one();
+    }
+
+    /// A mirror of a static pod is there now, and may lack its status.
+    pub fn mirrored(&self, key: &api::ObjectKey, mirror: &Arc<Pod>) {
+        let mut entries = self.lock();
+        for e in entries.values_mut().filter(|e| e.pod.is_static() && e.pod.key() == *key) {
+            if !e.busy {
+                e.sent = mirror.api_status().clone();
+                e.due = (!difference(&e.sent, &e.status).is_empty()).then(Instant::now);
+            }
+        }
+        drop(entries);
+        self.work.notify_one();
     }
 
     /// The last status of a pod.
     pub fn get(&self, uid: &str) -> Option<PodStatus> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(uid).map(|(_, s)| s.clone())
+        self.lock().get(uid).map(|e| e.status.clone())
     }
-
-    /// All pods with their last status.
-    pub fn all(&self) -> Vec<Pod> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values().map(|(pod, status)| Pod { status: Some(status.clone()), ..Pod::clone(pod) }).collect()
-    }
-
-    /// Nothing of a pod is left on the node; the API may forget it.
-    pub fn ended(&self, _pod: &Arc<Pod>, _uid: &str) {}
 
     /// Forgets a pod.
     pub fn forget(&self, uid: &str) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.lock().remove(uid);
+    }
+
+    /// Sends what is due, for as long as it is polled.
+    pub async fn run(&self) {
+        let Some(client) = &self.client else { return };
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        let (done, mut finished) = tokio::sync::mpsc::channel(PARALLEL);
+        loop {
+            let mut next = None;
+            while tasks.len() < PARALLEL {
+                match self.take(&mut next) {
+                    Some(task) => {
+                        let (client, done) = (client.clone(), done.clone());
+                        tasks.spawn(async move {
+                            let _ = done.send(carry_out(&client, task).await).await;
+                        });
+                    }
+                    None => break,
+                }
+            }
+            tokio::select! {
+                () = self.work.notified() => {}
+                Some((uid, outcome)) = finished.recv() => self.settle(&uid, outcome),
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)).into()) => {}
+            }
+        }
+    }
+
+    /// The next thing to send, or else when there will be one.
+    fn take(&self, next: &mut Option<Instant>) -> Option<Task> {
+        let now = Instant::now();
+        let mut entries = self.lock();
+        for (uid, e) in entries.iter_mut().filter(|(_, e)| !e.busy) {
+            let Some(due) = e.due else { continue };
+            if due > now {
+                *next = Some(next.map_or(due, |n| n.min(due)));
+                continue;
+            }
+            let target = match e.pod.is_static() {
+                true => match self.mirrors.get(&e.pod.key()) {
+                    Some(m) => {
+                        Target { namespace: m.namespace().into(), name: m.name().into(), uid: m.uid().into() }
+                    }
+                    None => {
+                        e.due = None;
+                        continue;
+                    }
+                },
+                false => Target {
+                    namespace: e.pod.namespace().into(),
+                    name: e.pod.name().into(),
+                    uid: uid.clone(),
+                },
+            };
+            let changes = difference(&e.sent, &e.status);
+            if !changes.is_empty() {
+                e.busy = true;
+                let patch = json!({"metadata": {"uid": target.uid}, "status": changes});
+                return Some(Task::Patch {
+                    uid: uid.clone(),
+                    target,
+                    patch,
+                    status: Box::new(e.status.clone()),
+                });
+            }
+            e.due = None;
+            if e.ended && e.pod.is_deleted() && !e.pod.is_static() {
+                e.busy = true;
+                return Some(Task::Delete { uid: uid.clone(), target });
+            }
+        }
+        None
+    }
+
+    fn settle(&self, uid: &str, outcome: Outcome) {
+        let mut entries = self.lock();
+        let Some(e) = entries.get_mut(uid) else { return };
+        e.busy = false;
+        match outcome {
+            Outcome::Patched(pod, status) => {
+                e.version =
+                    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
+                e.sent = *status;
+                if !e.pod.is_static() && pod.is_deleted() {
+                    e.pod = Arc::new(*pod);
+                }
+                e.due = Some(Instant::now());
+            }
+            Outcome::Gone => e.due = None,
+            Outcome::Failed => e.due = Some(Instant::now() + AGAIN),
+        }
+    }
+}
+
+enum Outcome {
+    Patched(Box<Pod>, Box<PodStatus>),
+    Gone,
+    Failed,
+}
+
+async fn carry_out(client: &Client, task: Task) -> (String, Outcome) {
+    match task {
+        Task::Patch { uid, target, patch, status } => {
+            let sent =
+                client.patch_status::<Pod>(&target.namespace, &target.name, &Patch::Strategic(patch)).await;
+            let outcome = match sent {
+                Ok(pod) => Outcome::Patched(Box::new(pod), status),
+                Err(e) if e.is_not_found() || e.is_conflict() => {
+                    debug!(pod = target.name, error = %e, "the pod is not there any more");
+                    Outcome::Gone
+                }
+                Err(e) => {
+                    warn!(pod = target.name, error = %e, "pod status could not be sent");
+                    Outcome::Failed
+                }
+            };
+            (uid, outcome)
+        }
+        Task::Delete { uid, target } => {
+            let o = DeleteOptions {
+                grace_period_seconds: Some(0),
+                preconditions: Some(Preconditions { uid: Some(target.uid.clone()), resource_version: None }),
+                ..Default::default()
+            };
+            let outcome = match client.delete::<Pod>(&target.namespace, &target.name, &o).await {
+                Ok(()) => Outcome::Gone,
+                Err(e) if e.is_not_found() || e.is_conflict() => Outcome::Gone,
+                Err(e) => {
+                    warn!(pod = target.name, error = %e, "a pod that ended could not be deleted");
+                    Outcome::Failed
+                }
+            };
+            (uid, outcome)
+        }
+    }
+}
+
+/// What a patch has to say to make `old` into `new`, field by field. Lists that the API merges by key are
+/// written so that the merge comes out right.
+fn difference(old: &PodStatus, new: &PodStatus) -> Map<String, Value> {
+    let to_map = |s: &PodStatus| match serde_json::to_value(s) {
+        Ok(Value::Object(m)) => m,
+        _ => Map::new(),
+    };
+    let (old, new) = (to_map(old), to_map(new));
+    let mut out = Map::new();
+    for (k, v) in &new {
+        let before = old.get(k);
+        if before == Some(v) {
+            continue;
+        }
+        let value = match k.as_str() {
+            "conditions" => merged(before, v, "type"),
+            "podIPs" | "hostIPs" => merged(before, v, "ip"),
+            _ => v.clone(),
+        };
+        if value != Value::Array(Vec::new()) {
+            out.insert(k.clone(), value);
+        }
+    }
+    // fields of others are not for us to take away
+    const OWN: [&str; 8] = [
+        "message",
+        "reason",
+        "podIP",
+        "podIPs",
+        "hostIP",
+        "initContainerStatuses",
+        "containerStatuses",
+        "ephemeralContainerStatuses",
+    ];
+    for k in OWN.iter().filter(|k| old.contains_key(**k) && !new.contains_key(**k)) {
+        out.insert((*k).to_owned(), Value::Null);
+    }
+    out
+}
+
+/// The entries of a list that changed, and orders to delete those that are gone.
+fn merged(old: Option<&Value>, new: &Value, key: &str) -> Value {
+    let entries = |v: Option<&Value>| v.and_then(Value::as_array).cloned().unwrap_or_default();
+    let (old, new) = (entries(old), entries(Some(new)));
+    let gone = old.iter().filter(|o| !new.iter().any(|n| n.get(key) == o.get(key)));
+    let gone = gone.map(|o| json!({"$patch": "delete", key: o.get(key)}));
+    let changed = new.iter().filter(|n| !old.contains(n)).map(|n| {
+        let mut n = n.clone();
+        let before = old.iter().find(|o| o.get(key) == n.get(key)).and_then(Value::as_object);
+        for field in before.into_iter().flat_map(|b| b.keys()) {
+            // a merge keeps what the patch does not name
+            if n.get(field).is_none() {
+                n[field] = Value::Null;
+            }
+        }
+        n
+    });
+    changed.chain(gone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_is_sent() {
+        let status = |v: Value| serde_json::from_value::<PodStatus>(v).unwrap_or_else(|e| panic!("{e}"));
+        let old = status(
+            json!({"phase": "Pending", "reason": "x", "conditions": [{"type": "A", "status": "True"}, {"type": "Ready", "status": "False", "reason": "x"}], "podIPs": [{"ip": "1.1.1.1"}]}),
+        );
+        let new = status(
+            json!({"phase": "Running", "conditions": [{"type": "A", "status": "True"}, {"type": "Ready", "status": "True"}], "podIPs": [{"ip": "2.2.2.2"}]}),
+        );
+        assert_eq!(
+            Value::Object(difference(&old, &new)),
+            json!({"phase": "Running", "reason": null, "conditions": [{"type": "Ready", "status": "True", "reason": null}], "podIPs": [{"ip": "2.2.2.2"}, {"$patch": "delete", "ip": "1.1.1.1"}]})
+        );
+        assert!(difference(&new, &new).is_empty());
     }
 }

@@ -34,7 +34,11 @@ pub fn check_path(path: &str) -> Result<(), SetUpError> {
 
 /// Makes the volume at `dir` hold exactly `payload`; answers whether anything changed.
 /// `finish` is called on the new directory before it is shown.
-pub fn write(dir: &Path, payload: &Payload, finish: impl FnOnce(&Path) -> Result<(), SetUpError>) -> Result<bool, SetUpError> {
+pub fn write(
+    dir: &Path,
+    payload: &Payload,
+    finish: impl FnOnce(&Path) -> Result<(), SetUpError>,
+) -> Result<bool, SetUpError> {
     for path in payload.keys() {
         check_path(path)?;
     }
@@ -45,7 +49,8 @@ pub fn write(dir: &Path, payload: &Payload, finish: impl FnOnce(&Path) -> Result
     {
         return Ok(false);
     }
-    let name = format!("..{}.{}", jiff::Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S"), rand::random::<u32>());
+    let name =
+        format!("..{}.{}", jiff::Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S"), rand::random::<u32>());
     let new = dir.join(&name);
     fs::create_dir(&new).map_err(at(&new))?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).map_err(at(&new))?;
@@ -120,7 +125,10 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        files.iter().map(|(p, d)| ((*p).to_owned(), File { data: d.as_bytes().to_vec(), mode: 0o644, owner: None })).collect()
+        files
+            .iter()
+            .map(|(p, d)| ((*p).to_owned(), File { data: d.as_bytes().to_vec(), mode: 0o644, owner: None }))
+            .collect()
     }
 
     #[test]
@@ -129,13 +137,18 @@ mod tests {
         let d = tmp.path();
         let put = |files: &[(&str, &str)]| write(d, &payload(files), |_| Ok(()));
         assert!(put(&[("a", "1"), ("b/c", "2")])?);
-        assert_eq!((fs::read_to_string(d.join("a"))?, fs::read_to_string(d.join("b/c"))?), ("1".into(), "2".into()));
+        assert_eq!(
+            (fs::read_to_string(d.join("a"))?, fs::read_to_string(d.join("b/c"))?),
+            ("1".into(), "2".into())
+        );
         let before = fs::read_link(d.join(DATA))?;
         assert!(!put(&[("a", "1"), ("b/c", "2")])?, "nothing changed");
         assert!(put(&[("a", "3")])?);
         assert_ne!(fs::read_link(d.join(DATA))?, before);
         assert_eq!(fs::read_to_string(d.join("a"))?, "3");
-        assert!(!d.join("b").exists() && fs::symlink_metadata(d.join("b")).is_err() && !d.join(before).exists());
+        assert!(
+            !d.join("b").exists() && fs::symlink_metadata(d.join("b")).is_err() && !d.join(before).exists()
+        );
         Ok(())
     }
 

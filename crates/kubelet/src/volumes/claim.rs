@@ -13,8 +13,15 @@ pub fn path(config: &Config, pod: &Pod, volume: &str) -> Option<PathBuf> {
 }
 
 /// Finds the volume of a claim and makes it ready.
-pub async fn set_up(cx: &Context, pod: &Pod, volume: &str, claim: &str, read_only: bool) -> Result<(), SetUpError> {
-    let pv = cx.objects.volume_of_claim(pod, claim).await?.ok_or_else(|| SetUpError::Unbound(claim.into()))?;
+pub async fn set_up(
+    cx: &Context,
+    pod: &Pod,
+    volume: &str,
+    claim: &str,
+    read_only: bool,
+) -> Result<(), SetUpError> {
+    let pv =
+        cx.objects.volume_of_claim(pod, claim).await?.ok_or_else(|| SetUpError::Unbound(claim.into()))?;
     let spec = pv.spec.clone().unwrap_or_default();
     let link = dir_of(&cx.config, pod, "claim", volume);
     let folder = link.parent().map(PathBuf::from).unwrap_or_default();
@@ -33,7 +40,10 @@ pub async fn set_up(cx: &Context, pod: &Pod, volume: &str, claim: &str, read_onl
         nfs::set_up(&n.server, &n.path, read_only, spec.mount_options.as_deref().unwrap_or_default(), &dir)?;
         dir
     } else {
-        return Err(SetUpError::Unsupported(format!("persistent volume {}", pv.metadata.name.clone().unwrap_or_default())));
+        return Err(SetUpError::Unsupported(format!(
+            "persistent volume {}",
+            pv.metadata.name.clone().unwrap_or_default()
+        )));
     };
     if std::fs::read_link(&link).ok().as_ref() != Some(&target) {
         let _ = std::fs::remove_file(&link);

@@ -9,7 +9,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Writes the volume.
-pub async fn set_up(cx: &Context, pod: &Pod, source: &ConfigMapVolumeSource, dir: &Path) -> Result<(), SetUpError> {
+pub async fn set_up(
+    cx: &Context,
+    pod: &Pod,
+    source: &ConfigMapVolumeSource,
+    dir: &Path,
+) -> Result<(), SetUpError> {
     let optional = source.optional == Some(true);
     let map = match cx.objects.config_map(pod.namespace(), &source.name).await {
         Err(e) if optional && e.is_not_found() => Default::default(),
@@ -28,7 +33,13 @@ pub fn mode(m: Option<i32>) -> u32 {
 }
 
 /// A config map's files.
-pub fn payload(map: &ConfigMap, items: Option<&[KeyToPath]>, mode: u32, optional: bool, name: &str) -> Result<Payload, SetUpError> {
+pub fn payload(
+    map: &ConfigMap,
+    items: Option<&[KeyToPath]>,
+    mode: u32,
+    optional: bool,
+    name: &str,
+) -> Result<Payload, SetUpError> {
     let text = map.data.iter().flatten().map(|(k, v)| (k.as_str(), v.as_bytes()));
     let binary = map.binary_data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice()));
     select(&text.chain(binary).collect(), items, mode, optional, "config", name)

@@ -51,7 +51,16 @@ mod tests {
     fn types() -> Result<(), Box<dyn std::error::Error>> {
         let d = tempfile::tempdir()?;
         fs::write(d.path().join("f"), "")?;
-        for (name, kind, ok) in [("", "Directory", true), ("f", "Directory", false), ("f", "File", true), ("x", "File", false), ("n/m", "DirectoryOrCreate", true), ("g", "FileOrCreate", true), ("f", "Socket", false), ("h", "", true)] {
+        for (name, kind, ok) in [
+            ("", "Directory", true),
+            ("f", "Directory", false),
+            ("f", "File", true),
+            ("x", "File", false),
+            ("n/m", "DirectoryOrCreate", true),
+            ("g", "FileOrCreate", true),
+            ("f", "Socket", false),
+            ("h", "", true),
+        ] {
             let path = d.path().join(name).to_string_lossy().into_owned();
             let got = set_up(&HostPathVolumeSource { path, type_: Some(kind.into()) });
             assert_eq!(got.is_ok(), ok, "{name} {kind}");

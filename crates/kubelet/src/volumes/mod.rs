@@ -106,7 +106,7 @@ pub enum MountError {
         /// The container's name.
         container: String,
         /// Why.
-        source: SetUpError,
+        source: Box<SetUpError>,
     },
 }
 
@@ -160,7 +160,9 @@ pub async fn set_up(cx: &Context, pod: &Pod) -> Result<Option<Duration>, VolumeE
 /// Brings up to date what may change while the pod runs.
 pub async fn refresh(cx: &Context, pod: &Pod) -> Result<Option<Duration>, VolumeError> {
     let mut renew: Option<Duration> = None;
-    let live = |v: &&Volume| v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some();
+    let live = |v: &&Volume| {
+        v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some()
+    };
     for v in pod.spec().volumes.iter().flatten().filter(live) {
         let done = set_up_one(cx, pod, v).await;
         let next = done.map_err(|source| VolumeError { volume: v.name.clone(), source })?;
@@ -251,9 +253,16 @@ pub fn container_mounts(
             continue;
         }
         if !sub.is_empty() {
-            let target = cx.config.pod_dir(pod.uid()).join("volume-subpaths").join(&m.name).join(&c.name).join(index.to_string());
-            path = subpath::bind(&path, &sub, &target)
-                .map_err(|source| MountError::SubPath { volume: m.name.clone(), container: c.name.clone(), source })?;
+            let target = cx
+                .config
+                .pod_dir(pod.uid())
+                .join("volume-subpaths")
+                .join(&m.name)
+                .join(&c.name)
+                .join(index.to_string());
+            path = subpath::bind(&path, &sub, &target).map_err(Box::new).map_err(|source| {
+                MountError::SubPath { volume: m.name.clone(), container: c.name.clone(), source }
+            })?;
         }
         mount.host_path = path.to_string_lossy().into_owned();
         out.push(mount);

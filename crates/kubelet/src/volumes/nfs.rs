@@ -6,7 +6,13 @@ use std::path::Path;
 use std::process::Command;
 
 /// Mounts it with mount(8), whose NFS helper speaks to the server.
-pub fn set_up(server: &str, path: &str, read_only: bool, options: &[String], dir: &Path) -> Result<(), SetUpError> {
+pub fn set_up(
+    server: &str,
+    path: &str,
+    read_only: bool,
+    options: &[String],
+    dir: &Path,
+) -> Result<(), SetUpError> {
     std::fs::create_dir_all(dir).map_err(at(dir))?;
     if is_mount(dir) {
         return Ok(());

@@ -20,7 +20,9 @@ fn group(pod: &Pod) -> Option<u32> {
 pub fn apply(pod: &Pod, root: &Path, writable: bool) -> Result<(), SetUpError> {
     let Some(gid) = group(pod) else { return Ok(()) };
     let policy = pod.spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
-    if policy == Some("OnRootMismatch") && fs::metadata(root).is_ok_and(|m| m.gid() == gid && m.mode() & 0o2000 != 0) {
+    if policy == Some("OnRootMismatch")
+        && fs::metadata(root).is_ok_and(|m| m.gid() == gid && m.mode() & 0o2000 != 0)
+    {
         return Ok(());
     }
     let mut paths = vec![root.to_owned()];

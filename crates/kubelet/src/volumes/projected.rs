@@ -9,7 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Writes the volume; answers when its tokens should be renewed.
-pub async fn set_up(cx: &Context, pod: &Pod, source: &ProjectedVolumeSource, dir: &Path) -> Result<Option<Duration>, SetUpError> {
+pub async fn set_up(
+    cx: &Context,
+    pod: &Pod,
+    source: &ProjectedVolumeSource,
+    dir: &Path,
+) -> Result<Option<Duration>, SetUpError> {
     let mode = config_map::mode(source.default_mode);
     let ns = pod.namespace();
     let mut files = Payload::new();
@@ -35,7 +40,10 @@ pub async fn set_up(cx: &Context, pod: &Pod, source: &ProjectedVolumeSource, dir
             files.extend(downward::payload(cx, pod, d.items.as_deref().unwrap_or_default(), mode)?);
         }
         if let Some(t) = &s.service_account_token {
-            let (token, next) = cx.objects.token(pod, t.audience.as_deref().unwrap_or(""), t.expiration_seconds.unwrap_or(3600)).await?;
+            let (token, next) = cx
+                .objects
+                .token(pod, t.audience.as_deref().unwrap_or(""), t.expiration_seconds.unwrap_or(3600))
+                .await?;
             renew = Some(renew.map_or(next, |r| r.min(next)));
             let owner = only_user(pod);
             let fs_group = pod.spec().security_context.as_ref().is_some_and(|c| c.fs_group.is_some());
@@ -57,7 +65,8 @@ pub async fn set_up(cx: &Context, pod: &Pod, source: &ProjectedVolumeSource, dir
 /// The user all containers run as, when the pod says one.
 fn only_user(pod: &Pod) -> Option<u32> {
     let of_pod = pod.spec().security_context.as_ref().and_then(|c| c.run_as_user);
-    let mut users = pod.containers().map(|(_, c)| c.security_context.as_ref().and_then(|s| s.run_as_user).or(of_pod));
+    let mut users =
+        pod.containers().map(|(_, c)| c.security_context.as_ref().and_then(|s| s.run_as_user).or(of_pod));
     let first = users.next()??;
     users.all(|u| u == Some(first)).then(|| u32::try_from(first).ok())?
 }

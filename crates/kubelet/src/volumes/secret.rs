@@ -9,7 +9,12 @@ use k8s_openapi::api::core::v1::{KeyToPath, Pod, Secret, SecretVolumeSource};
 use std::path::Path;
 
 /// Writes the volume.
-pub async fn set_up(cx: &Context, pod: &Pod, source: &SecretVolumeSource, dir: &Path) -> Result<(), SetUpError> {
+pub async fn set_up(
+    cx: &Context,
+    pod: &Pod,
+    source: &SecretVolumeSource,
+    dir: &Path,
+) -> Result<(), SetUpError> {
     let optional = source.optional == Some(true);
     let name = source.secret_name.as_deref().unwrap_or("");
     let secret = match cx.objects.secret(pod.namespace(), name).await {
@@ -23,7 +28,13 @@ pub async fn set_up(cx: &Context, pod: &Pod, source: &SecretVolumeSource, dir: &
 }
 
 /// A secret's files.
-pub fn payload(secret: &Secret, items: Option<&[KeyToPath]>, mode: u32, optional: bool, name: &str) -> Result<Payload, SetUpError> {
+pub fn payload(
+    secret: &Secret,
+    items: Option<&[KeyToPath]>,
+    mode: u32,
+    optional: bool,
+    name: &str,
+) -> Result<Payload, SetUpError> {
     let data = secret.data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice())).collect();
     select(&data, items, mode, optional, "secret", name)
 }

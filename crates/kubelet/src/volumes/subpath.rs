@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 /// Binds `sub` of `volume` to `target`, making it a directory if it is not there; answers `target`.
 pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, SetUpError> {
     let relative = Path::new(sub);
-    let fine = relative.components().all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    let fine = relative
+        .components()
+        .all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir));
     if !fine {
         return Err(SetUpError::Path(sub.into()));
     }

@@ -1,0 +1,378 @@
+//! The flags, by upstream's names.
+
+use crate::Config;
+use clap::Parser;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Flags of upstream's that a cluster's manifests may have and that mean nothing here. They take a value.
+const WITHOUT_EFFECT: [&str; 37] = [
+    "allocate-node-cidrs-type", "cidr-allocator-type", "cloud-config", "cloud-provider", "configure-cloud-routes", "contention-profiling",
+    "controller-start-interval", "disable-attach-detach-reconcile-sync", "emulated-version", "enable-dynamic-provisioning",
+    "enable-hostpath-provisioner", "external-cloud-volume-plugin", "feature-gates", "flex-volume-plugin-dir",
+    "horizontal-pod-autoscaler-sync-period", "horizontal-pod-autoscaler-tolerance", "http2-max-streams-per-connection", "kube-api-burst",
+    "kube-api-content-type", "kube-api-qps", "leader-elect-resource-lock", "legacy-service-account-token-clean-up-period",
+    "log-flush-frequency", "log-json-info-buffer-size", "log-json-split-stream", "logging-format", "min-resync-period",
+    "namespace-sync-period", "permit-address-sharing", "permit-port-sharing", "profiling", "pvclaimbinder-sync-period",
+    "requestheader-extra-headers-prefix", "resource-quota-sync-period", "tls-cipher-suites", "tls-min-version", "vmodule",
+];
+
+/// A span of time as Go writes it: `1h30m`, `500ms`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let fault = || format!("{text:?} is not a duration such as 1h30m or 40s");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (mut rest, mut total) = (text, 0.0);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fault)?;
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return Err(fault()),
+        };
+        total += number.parse::<f64>().map_err(|_| fault())? * seconds;
+        rest = tail;
+    }
+    if text.is_empty() { Err(fault()) } else { Duration::try_from_secs_f64(total).map_err(|_| fault()) }
+}
+
+macro_rules! options {
+    ($($(#[$doc:meta])* $([$($arg:tt)*])? $name:ident: $kind:ty $(= $default:literal)?,)*) => {
+        /// The controller manager.
+        #[derive(Parser, Clone, Debug)]
+        #[command(name = "kube-controller-manager", version, about, long_about = None)]
+        pub struct Options {
+            $(
+                $(#[$doc])*
+                #[arg(long $(, $($arg)*)? $(, default_value = $default)?)]
+                pub $name: $kind,
+            )*
+            /// Verbosity: 2 for information, 4 and above for what went on
+            #[arg(short, long = "v", default_value_t = 2)]
+            pub v: u8,
+        }
+    };
+}
+
+options! {
+    /// File that says where the API server is and who we are; the pod's service account if there is none
+    kubeconfig: Option<PathBuf>,
+    /// Address of the API server, instead of the kubeconfig's
+    master: Option<String>,
+    /// kubeconfig for asking who sends a request to us; empty for that of --kubeconfig
+    authentication_kubeconfig: Option<PathBuf>,
+    /// kubeconfig for asking whether they may; empty for that of --kubeconfig
+    authorization_kubeconfig: Option<PathBuf>,
+    /// Paths that anyone may ask for
+    [value_delimiter = ','] authorization_always_allow_paths: Vec<String> = "/healthz,/readyz,/livez",
+    /// Authorities whose client certificates are accepted
+    client_ca_file: Option<PathBuf>,
+    /// Authorities of proxies that say who sends a request
+    requestheader_client_ca_file: Option<PathBuf>,
+    /// Names of proxies that say who sends a request
+    [value_delimiter = ','] requestheader_allowed_names: Vec<String>,
+    /// Headers in which they say the user's name
+    [value_delimiter = ','] requestheader_username_headers: Vec<String> = "x-remote-user",
+    /// Headers in which they say the user's groups
+    [value_delimiter = ','] requestheader_group_headers: Vec<String> = "x-remote-group",
+    /// Address to listen on
+    bind_address: IpAddr = "0.0.0.0",
+    /// Port to listen on, with TLS; 0 for none
+    secure_port: u16 = "10257",
+    /// Directory for the certificate that is made if none is given; it is kept in memory if this is empty
+    cert_dir: Option<PathBuf>,
+    /// Our serving certificate
+    tls_cert_file: Option<PathBuf>,
+    /// Its key
+    tls_private_key_file: Option<PathBuf>,
+    /// Whether only one of several instances works
+    [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] leader_elect: bool = "true",
+    /// How long others wait for a leader that does not renew
+    [value_parser = duration] leader_elect_lease_duration: Duration = "15s",
+    /// How long a leader tries to renew
+    [value_parser = duration] leader_elect_renew_deadline: Duration = "10s",
+    /// How often it tries
+    [value_parser = duration] leader_elect_retry_period: Duration = "2s",
+    /// Name of the Lease
+    leader_elect_resource_name: String = "kube-controller-manager",
+    /// Namespace of the Lease
+    leader_elect_resource_namespace: String = "kube-system",
+    /// Controllers to run: names, * for the usual ones, -name for all but this
+    [value_delimiter = ',', allow_hyphen_values = true] controllers: Vec<String> = "*",
+    /// Whether each controller has its own service account
+    [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] use_service_account_credentials: bool = "false",
+    /// Name of the cluster
+    cluster_name: String = "kubernetes",
+    /// Whether nodes are given address ranges for their pods
+    [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] allocate_node_cidrs: bool = "false",
+    /// Ranges of pods' addresses
+    [value_delimiter = ','] cluster_cidr: Vec<String>,
+    /// Ranges of services' addresses
+    [value_delimiter = ','] service_cluster_ip_range: Vec<String>,
+    /// Size of a node's range; 24 for IPv4 and 64 for IPv6 if it is 0
+    node_cidr_mask_size: u8 = "0",
+    /// Size of a node's IPv4 range
+    node_cidr_mask_size_ipv4: u8 = "0",
+    /// Size of a node's IPv6 range
+    node_cidr_mask_size_ipv6: u8 = "0",
+    /// Key that signs service account tokens
+    service_account_private_key_file: Option<PathBuf>,
+    /// Authority of the cluster, which is published to every namespace
+    root_ca_file: Option<PathBuf>,
+    /// Certificate of the authority that signs for the cluster
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// Its key
+    cluster_signing_key_file: Option<PathBuf>,
+    /// The same for kubernetes.io/kube-apiserver-client
+    cluster_signing_kube_apiserver_client_cert_file: Option<PathBuf>,
+    /// Its key
+    cluster_signing_kube_apiserver_client_key_file: Option<PathBuf>,
+    /// The same for kubernetes.io/kube-apiserver-client-kubelet
+    cluster_signing_kubelet_client_cert_file: Option<PathBuf>,
+    /// Its key
+    cluster_signing_kubelet_client_key_file: Option<PathBuf>,
+    /// The same for kubernetes.io/kubelet-serving
+    cluster_signing_kubelet_serving_cert_file: Option<PathBuf>,
+    /// Its key
+    cluster_signing_kubelet_serving_key_file: Option<PathBuf>,
+    /// The same for kubernetes.io/legacy-unknown
+    cluster_signing_legacy_unknown_cert_file: Option<PathBuf>,
+    /// Its key
+    cluster_signing_legacy_unknown_key_file: Option<PathBuf>,
+    /// How long certificates are valid that are signed
+    [value_parser = duration] cluster_signing_duration: Duration = "8760h",
+    /// How long a node may be silent before it counts as lost
+    [value_parser = duration] node_monitor_grace_period: Duration = "50s",
+    /// How long a new node may be silent
+    [value_parser = duration] node_startup_grace_period: Duration = "60s",
+    /// How often nodes are looked at
+    [value_parser = duration] node_monitor_period: Duration = "5s",
+    /// Nodes per second whose pods are evicted in a healthy zone
+    node_eviction_rate: f64 = "0.1",
+    /// The same in an unhealthy zone
+    secondary_node_eviction_rate: f64 = "0.01",
+    /// Share of lost nodes that makes a zone unhealthy
+    unhealthy_zone_threshold: f64 = "0.55",
+    /// Nodes from which on a zone counts as large
+    large_cluster_size_threshold: usize = "50",
+    /// Ended pods that may be there before some are deleted; 0 for any number
+    terminated_pod_gc_threshold: usize = "12500",
+    /// Endpoints in one slice
+    max_endpoints_per_slice: usize = "100",
+    /// Whether objects without owners are deleted
+    [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] enable_garbage_collector: bool = "true",
+    /// Workers
+    concurrent_cron_job_syncs: usize = "5",
+    /// Workers
+    concurrent_daemonset_syncs: usize = "2",
+    /// Workers
+    concurrent_deployment_syncs: usize = "5",
+    /// Workers
+    concurrent_endpoint_syncs: usize = "5",
+    /// Workers
+    concurrent_gc_syncs: usize = "20",
+    /// Workers
+    concurrent_job_syncs: usize = "5",
+    /// Workers
+    concurrent_namespace_syncs: usize = "10",
+    /// Workers
+    concurrent_replicaset_syncs: usize = "5",
+    /// Workers
+    concurrent_rc_syncs: usize = "5",
+    /// Workers
+    concurrent_service_endpoint_syncs: usize = "5",
+    /// Workers
+    concurrent_serviceaccount_token_syncs: usize = "5",
+    /// Workers
+    concurrent_statefulset_syncs: usize = "5",
+    /// Workers
+    concurrent_ttl_after_finished_syncs: usize = "5",
+    /// Workers
+    concurrent_resource_quota_syncs: usize = "5",
+    /// Workers
+    concurrent_horizontal_pod_autoscaler_syncs: usize = "5",
+    /// Workers
+    concurrent_ephemeralvolume_syncs: usize = "5",
+}
+
+impl Options {
+    /// Reads the program's arguments.
+    pub fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let mut kept = Vec::new();
+        let mut arguments = arguments.into_iter().peekable();
+        while let Some(argument) = arguments.next() {
+            let name = argument.strip_prefix("--").unwrap_or_default();
+            let name = name.split_once('=').map_or(name, |(n, _)| n);
+            if WITHOUT_EFFECT.contains(&name) {
+                if !argument.contains('=') && arguments.peek().is_some_and(|next| !next.starts_with('-')) {
+                    arguments.next();
+                }
+            } else {
+                kept.push(argument);
+            }
+        }
+        Options::try_parse_from(kept)
+    }
+
+    /// The controllers' settings.
+    pub fn config(&self) -> Result<Config, crate::Error> {
+        let root_ca = match &self.root_ca_file {
+            None => None,
+            Some(path) => {
+                let pem = pki::files::read(path)?;
+                pki::files::certificates(&pem, &path.display().to_string())?;
+                Some(String::from_utf8_lossy(&pem).into_owned())
+            }
+        };
+        let mut controllers = self.controllers.clone();
+        for word in &controllers {
+            let name = word.strip_prefix('-').unwrap_or(word);
+            if name != "*" && !crate::NAMES.contains(&name) && !ELSEWHERE.contains(&name) {
+                return Err(crate::Error::Other(format!("--controllers: {name:?} is not a controller")));
+            }
+        }
+        if !self.enable_garbage_collector {
+            controllers.push("-garbage-collector-controller".into());
+        }
+        let size = |own: u8, usual| match (own, self.node_cidr_mask_size) {
+            (0, 0) => usual,
+            (0, both) => both,
+            (own, _) => own,
+        };
+        Ok(Config {
+            controllers,
+            use_service_account_credentials: self.use_service_account_credentials,
+            allocate_node_cidrs: self.allocate_node_cidrs,
+            cluster_cidrs: self.cluster_cidr.clone(),
+            service_cidrs: self.service_cluster_ip_range.clone(),
+            node_cidr_mask_sizes: (size(self.node_cidr_mask_size_ipv4, 24), size(self.node_cidr_mask_size_ipv6, 64)),
+            service_account_key: self.service_account_private_key_file.clone(),
+            root_ca,
+            signing: self.signing()?,
+            signing_duration: self.cluster_signing_duration,
+            node_monitor_grace_period: self.node_monitor_grace_period,
+            node_startup_grace_period: self.node_startup_grace_period,
+            node_monitor_period: self.node_monitor_period,
+            node_eviction_rate: self.node_eviction_rate,
+            secondary_node_eviction_rate: self.secondary_node_eviction_rate,
+            unhealthy_zone_threshold: self.unhealthy_zone_threshold,
+            large_cluster_size: self.large_cluster_size_threshold,
+            terminated_pods: self.terminated_pod_gc_threshold,
+            max_endpoints_per_slice: self.max_endpoints_per_slice,
+            workers: self.workers(),
+        })
+    }
+
+    fn signing(&self) -> Result<HashMap<String, (PathBuf, PathBuf)>, crate::Error> {
+        let mut signing = HashMap::new();
+        for (signer, flag, certificate, key) in [
+            ("", "cluster-signing", &self.cluster_signing_cert_file, &self.cluster_signing_key_file),
+            (
+                "kubernetes.io/kube-apiserver-client",
+                "cluster-signing-kube-apiserver-client",
+                &self.cluster_signing_kube_apiserver_client_cert_file,
+                &self.cluster_signing_kube_apiserver_client_key_file,
+            ),
+            (
+                "kubernetes.io/kube-apiserver-client-kubelet",
+                "cluster-signing-kubelet-client",
+                &self.cluster_signing_kubelet_client_cert_file,
+                &self.cluster_signing_kubelet_client_key_file,
+            ),
+            (
+                "kubernetes.io/kubelet-serving",
+                "cluster-signing-kubelet-serving",
+                &self.cluster_signing_kubelet_serving_cert_file,
+                &self.cluster_signing_kubelet_serving_key_file,
+            ),
+            (
+                "kubernetes.io/legacy-unknown",
+                "cluster-signing-legacy-unknown",
+                &self.cluster_signing_legacy_unknown_cert_file,
+                &self.cluster_signing_legacy_unknown_key_file,
+            ),
+        ] {
+            match (certificate, key) {
+                (Some(c), Some(k)) => drop(signing.insert(signer.to_string(), (c.clone(), k.clone()))),
+                (None, None) => {}
+                _ => return Err(crate::Error::Other(format!("--{flag}-cert-file and --{flag}-key-file need each other"))),
+            }
+        }
+        Ok(signing)
+    }
+
+    fn workers(&self) -> HashMap<&'static str, usize> {
+        [
+            ("cronjob-controller", self.concurrent_cron_job_syncs),
+            ("daemonset-controller", self.concurrent_daemonset_syncs),
+            ("deployment-controller", self.concurrent_deployment_syncs),
+            ("endpoints-controller", self.concurrent_endpoint_syncs),
+            ("garbage-collector-controller", self.concurrent_gc_syncs),
+            ("job-controller", self.concurrent_job_syncs),
+            ("namespace-controller", self.concurrent_namespace_syncs),
+            ("replicaset-controller", self.concurrent_replicaset_syncs),
+            ("replicationcontroller-controller", self.concurrent_rc_syncs),
+            ("endpointslice-controller", self.concurrent_service_endpoint_syncs),
+            ("statefulset-controller", self.concurrent_statefulset_syncs),
+            ("ttl-after-finished-controller", self.concurrent_ttl_after_finished_syncs),
+            ("resourcequota-controller", self.concurrent_resource_quota_syncs),
+            ("horizontal-pod-autoscaler-controller", self.concurrent_horizontal_pod_autoscaler_syncs),
+        ]
+        .into()
+    }
+}
+
+/// Upstream's controllers that are not ours (yet): naming them is no fault.
+const ELSEWHERE: [&str; 31] = [
+    "serviceaccount-token-controller", "endpointslice-mirroring-controller", "resourcequota-controller",
+    "horizontal-pod-autoscaler-controller", "disruption-controller", "statefulset-controller", "cronjob-controller",
+    "podcertificaterequest-cleaner-controller", "ttl-controller", "device-taint-eviction-controller",
+    "persistentvolume-binder-controller", "persistentvolume-attach-detach-controller", "persistentvolume-expander-controller",
+    "persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller", "podgroup-protection-controller",
+    "service-ca-certificate-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+    "ephemeral-volume-controller", "storageversion-garbage-collector-controller", "resourceclaim-controller",
+    "resourcepoolstatusrequest-controller", "legacy-serviceaccount-token-cleaner-controller",
+    "validatingadmissionpolicy-status-controller", "volumeattributesclass-protection-controller", "service-cidr-controller",
+    "storage-version-migrator-controller", "selinux-warning-controller", "service-lb-controller", "node-route-controller",
+    "cloud-node-lifecycle-controller",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, want) in [("1h30m", 5400.0), ("40s", 40.0), ("8760h0m0s", 31_536_000.0), ("1.5s", 1.5), ("500ms", 0.5), ("0", 0.0)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs_f64(want)), "{text}");
+        }
+        for bad in ["", "5", "s", "1x", "-1s", "1..5s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_s_flags_are_understood() {
+        let line = "x --kubeconfig=/k --leader-elect=false --controllers=*,-bootstrap-signer-controller,token-cleaner-controller \
+            --allocate-node-cidrs --cluster-cidr=10.0.0.0/16 --profiling=false --feature-gates A=true -v=4 --node-cidr-mask-size 26 \
+            --use-service-account-credentials=true --concurrent-job-syncs=9 --node-monitor-grace-period=16s";
+        let o = Options::read(line.split_whitespace().map(String::from)).unwrap();
+        assert!(!o.leader_elect && o.allocate_node_cidrs && o.use_service_account_credentials && o.v == 4);
+        let c = o.config().unwrap();
+        assert_eq!((c.node_cidr_mask_sizes, c.workers["job-controller"], c.node_monitor_grace_period.as_secs()), ((26, 26), 9, 16));
+        for bad in ["x --nonsense=1", "x --controllers=nobody", "x --cluster-signing-cert-file=a"] {
+            let o = Options::read(bad.split_whitespace().map(String::from));
+            assert!(o.is_err() || o.is_ok_and(|o| o.config().is_err()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! All controllers by their names, and running those that are wanted.
+
+use crate::context::Context;
+use futures::future::BoxFuture;
+use tokio::task::JoinSet;
+
+struct Entry {
+    name: &'static str,
+    /// Whether it runs unless left out.
+    default: bool,
+    run: fn(Context) -> BoxFuture<'static, ()>,
+}
+
+macro_rules! entries {
+    ($($name:literal $default:literal $run:path,)*) => {
+        &[$(Entry { name: $name, default: $default, run: |ctx| Box::pin($run(ctx)) },)*]
+    };
+}
+
+const ALL: &[Entry] = entries! {
+    "namespace-controller" true crate::namespace::run,
+    "serviceaccount-controller" true crate::serviceaccount::run,
+    "root-ca-certificate-publisher-controller" true crate::rootca::run,
+    "clusterrole-aggregation-controller" true crate::clusterrole::run,
+    "replicaset-controller" true crate::replica::run_replica_sets,
+    "replicationcontroller-controller" true crate::replica::run_replication_controllers,
+    "deployment-controller" true crate::deployment::run,
+    "endpoints-controller" true crate::endpoints::run_endpoints,
+    "endpointslice-controller" true crate::endpoints::run_slices,
+    "garbage-collector-controller" true crate::gc::run,
+    "certificatesigningrequest-approving-controller" true crate::csr::run_approver,
+    "certificatesigningrequest-signing-controller" true crate::csr::run_signer,
+    "certificatesigningrequest-cleaner-controller" true crate::csr::run_cleaner,
+    "node-ipam-controller" true crate::ipam::run,
+};
+
+/// The names of all controllers.
+pub const NAMES: [&str; ALL.len()] = {
+    let mut names = [""; ALL.len()];
+    let mut i = 0;
+    while i < ALL.len() {
+        names[i] = ALL[i].name;
+        i += 1;
+    }
+    names
+};
+
+/// Whether `--controllers` wants a controller.
+fn is_wanted(name: &str, default: bool, list: &[String]) -> bool {
+    let mut wanted = default && list.iter().any(|w| w == "*");
+    for word in list {
+        match word.strip_prefix('-') {
+            Some(left_out) if left_out == name => return false,
+            None if word == name => wanted = true,
+            _ => {}
+        }
+    }
+    wanted
+}
+
+/// Runs the controllers that are wanted until shutdown.
+pub async fn run(ctx: Context) {
+    let mut running = JoinSet::new();
+    for entry in ALL.iter().filter(|e| is_wanted(e.name, e.default, &ctx.config.controllers)) {
+        let (ctx, work) = (ctx.clone(), entry.run);
+        running.spawn(async move { work(ctx).await });
+    }
+    while let Some(ended) = running.join_next().await {
+        if let Err(e) = ended
+            && e.is_panic()
+        {
+            // One that panicked is not run again with who knows what state: the daemon ends and starts anew.
+            tracing::error!("a controller failed: {e}");
+            ctx.shutdown.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_controllers_is_understood() {
+        for (list, name, default, want) in [
+            ("*", "a", true, true),
+            ("*", "a", false, false),
+            ("*,a", "a", false, true),
+            ("*,-a", "a", true, false),
+            ("b", "a", true, false),
+            ("a", "a", true, true),
+        ] {
+            let words: Vec<String> = list.split(',').map(String::from).collect();
+            assert_eq!(is_wanted(name, default, &words), want, "{list}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! DNS over UDP and TCP.
+
+use crate::forward::Resolvers;
+use crate::zone::{Found, Zone};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, RecordType};
+use rand::seq::SliceRandom;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// How many names are looked up elsewhere at once.
+const FORWARDS: usize = 512;
+/// How many TCP connections there may be.
+const CONNECTIONS: usize = 128;
+/// How long a TCP connection may be idle.
+const IDLE: Duration = Duration::from_secs(10);
+/// What fits into a UDP packet if the client does not say.
+const SMALL: u16 = 512;
+/// What we send at most over UDP, so that packets are not cut in two.
+const LARGE: u16 = 1232;
+
+/// Answers queries.
+pub struct Server {
+    zone: Zone,
+    resolvers: Resolvers,
+    forwards: Semaphore,
+}
+
+/// How a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In a packet: the answer has to fit into one.
+    Udp,
+    /// On a connection.
+    Tcp,
+}
+
+impl Server {
+    /// A server of a zone that sends other names to resolvers.
+    pub fn new(zone: Zone, resolvers: Resolvers) -> Self {
+        Server { zone, resolvers, forwards: Semaphore::new(FORWARDS) }
+    }
+
+    /// The answer to a query, if it deserves one.
+    pub async fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let message = match Message::from_vec(query) {
+            Ok(message) if message.metadata.message_type == MessageType::Query => message,
+            Ok(_) => return None, // an answer to an answer would be answered
+            Err(_) => {
+                let id = u16::from_be_bytes(*query.first_chunk::<2>()?);
+                // Short packets and answers get nothing.
+                query.get(2).filter(|flags| query.len() >= 12 && **flags & 0x80 == 0)?;
+                return Message::error_msg(id, OpCode::Query, ResponseCode::FormErr).to_vec().ok();
+            }
+        };
+        let local = self.local(&message).await;
+        let mut response = match local {
+            Some(response) => response,
+            None => match self.forward(query, transport).await {
+                Some(answer) => return Some(fit_foreign(answer, &message, transport)),
+                None => reply(&message, ResponseCode::ServFail),
+            },
+        };
+        if let Some(edns) = &message.edns {
+            let mut ours = Edns::new();
+            ours.set_max_payload(LARGE).set_version(0);
+            if edns.version() > 0 {
+                response.metadata.response_code = ResponseCode::BADVERS;
+                ours.set_rcode_high(ResponseCode::BADVERS.high());
+            }
+            response.set_edns(ours);
+        }
+        let bytes = response.to_vec().ok()?;
+        if transport == Transport::Udp && bytes.len() > usize::from(limit(&message)) {
+            return cut(&response).to_vec().ok();
+        }
+        Some(bytes)
+    }
+
+    /// What we know ourselves; `None` if others have to be asked.
+    async fn local(&self, message: &Message) -> Option<Message> {
+        if message.metadata.op_code != OpCode::Query {
+            return Some(reply(message, ResponseCode::NotImp));
+        }
+        let [query] = message.queries.as_slice() else { return Some(reply(message, ResponseCode::FormErr)) };
+        if !matches!(query.query_class(), DNSClass::IN | DNSClass::ANY) {
+            return Some(reply(message, ResponseCode::Refused));
+        }
+        if matches!(query.query_type(), RecordType::AXFR | RecordType::IXFR) {
+            return Some(reply(message, ResponseCode::Refused));
+        }
+        let mut found = self.zone.look_up(query.name(), query.query_type())?;
+        self.follow(&mut found, query.query_type(), message.metadata.recursion_desired).await;
+        let code = if found.exists { ResponseCode::NoError } else { ResponseCode::NXDomain };
+        let mut response = reply(message, code);
+        response.metadata.authoritative = true;
+        if found.answers.is_empty() {
+            response.add_authority(self.zone.soa());
+        }
+        // Clients take the first: no endpoint should always be it. What a CNAME leads to stays behind it.
+        if !found.answers.iter().any(|r| r.record_type() == RecordType::CNAME) {
+            found.answers.shuffle(&mut rand::rng());
+        }
+        response.add_answers(found.answers);
+        response.add_additionals(found.additionals);
+        Some(response)
+    }
+
+    /// An answer that leads elsewhere comes with what is there.
+    async fn follow(&self, found: &mut Found, kind: RecordType, recurse: bool) {
+        for _ in 0..8 {
+            let Some(target) = found.elsewhere.take() else { return };
+            if let Some(next) = self.zone.look_up(&target, kind) {
+                found.answers.extend(next.answers);
+                found.elsewhere = next.elsewhere;
+                continue;
+            }
+            if !recurse {
+                return;
+            }
+            let mut question = Message::query();
+            question.metadata.recursion_desired = true;
+            question.add_query(Query::query(target, kind));
+            let Ok(bytes) = question.to_vec() else { return };
+            if let Some(answer) = self.forward(&bytes, Transport::Udp).await
+                && let Ok(answer) = Message::from_vec(&answer)
+            {
+                found.answers.extend(answer.answers);
+            }
+        }
+    }
+
+    async fn forward(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let _slot = self.forwards.try_acquire().ok()?; // too many: they will ask again
+        self.resolvers.ask(query, transport == Transport::Tcp).await
+    }
+}
+
+fn reply(message: &Message, code: ResponseCode) -> Message {
+    let mut response = Message::response(message.metadata.id, message.metadata.op_code);
+    response.metadata.response_code = code;
+    response.metadata.recursion_desired = message.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    response.add_queries(message.queries.iter().cloned());
+    response
+}
+
+fn limit(message: &Message) -> u16 {
+    message.edns.as_ref().map_or(SMALL, |e| e.max_payload().clamp(SMALL, LARGE))
+}
+
+/// Without its records, and with the word that they are there: the client asks again over TCP.
+fn cut(response: &Message) -> Message {
+    let mut cut = reply(response, response.metadata.response_code);
+    cut.metadata.authoritative = response.metadata.authoritative;
+    cut.metadata.truncation = true;
+    cut.edns = response.edns.clone();
+    cut
+}
+
+fn fit_foreign(answer: Vec<u8>, message: &Message, transport: Transport) -> Vec<u8> {
+    let limit = message.edns.as_ref().map_or(SMALL, |e| e.max_payload().max(SMALL));
+    if transport == Transport::Tcp || answer.len() <= usize::from(limit) {
+        return answer;
+    }
+    Message::from_vec(&answer).ok().and_then(|m| cut(&m).to_vec().ok()).unwrap_or(answer)
+}
+
+/// Answers packets until shutdown.
+pub async fn serve_udp(server: Arc<Server>, socket: UdpSocket, shutdown: CancellationToken) {
+    let socket = Arc::new(socket);
+    let slots = Arc::new(Semaphore::new(2 * FORWARDS));
+    let mut buffer = vec![0; 4096];
+    loop {
+        let received = tokio::select! {
+            r = socket.recv_from(&mut buffer) => r,
+            () = shutdown.cancelled() => return,
+        };
+        // An error is about an earlier answer that nobody took.
+        let Ok((length, from)) = received else { continue };
+        let Ok(slot) = slots.clone().try_acquire_owned() else { continue }; // they will ask again
+        let query = buffer.get(..length).unwrap_or_default().to_vec();
+        let (server, socket) = (server.clone(), socket.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            if let Some(answer) = server.answer(&query, Transport::Udp).await {
+                let _ = socket.send_to(&answer, from).await;
+            }
+        });
+    }
+}
+
+/// Answers on connections until shutdown.
+pub async fn serve_tcp(server: Arc<Server>, listener: TcpListener, shutdown: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            a = listener.accept() => a,
+            () = shutdown.cancelled() => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await; // out of file descriptors
+            continue;
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+        let (server, shutdown) = (server.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            shutdown.run_until_cancelled(connection(&server, stream)).await
+        });
+    }
+}
+
+async fn connection(server: &Server, mut stream: TcpStream) -> std::io::Result<()> {
+    loop {
+        let query = async {
+            let length = stream.read_u16().await?;
+            let mut query = vec![0; length.into()];
+            stream.read_exact(&mut query).await?;
+            Ok::<_, std::io::Error>(query)
+        };
+        let query = tokio::time::timeout(IDLE, query).await??;
+        let Some(answer) = server.answer(&query, Transport::Tcp).await else { return Ok(()) };
+        let Ok(length) = u16::try_from(answer.len()) else { return Ok(()) };
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.extend(answer);
+        tokio::time::timeout(IDLE, stream.write_all(&bytes)).await??;
+    }
+}
