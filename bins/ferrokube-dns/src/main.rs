@@ -16,7 +16,10 @@ async fn main() -> ExitCode {
         Err(e) if e.use_stderr() => {
             // One line that names the flag; the rest of clap's message is help.
             let text = e.to_string();
-            eprintln!("ferrokube-dns: {}", text.lines().next().unwrap_or_default().trim_start_matches("error: "));
+            eprintln!(
+                "ferrokube-dns: {}",
+                text.lines().next().unwrap_or_default().trim_start_matches("error: ")
+            );
             return ExitCode::FAILURE;
         }
         Err(e) => {
@@ -38,7 +41,8 @@ async fn main() -> ExitCode {
 
 /// Cancels with SIGTERM or SIGINT.
 async fn stop_on_signal(shutdown: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return;
     };
     tokio::select! {

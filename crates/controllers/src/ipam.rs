@@ -2,7 +2,7 @@
 //! Watches nodes.
 
 use crate::{Context, Error, Outcome};
-use client::{Client, Controller, Event, ObjectExt, Patch};
+use client::{Client, Controller, ObjectExt, Patch};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 use std::collections::HashMap;
@@ -121,6 +121,36 @@ impl Pool {
     }
 }
 
+/// What is handed out, and to whom.
+struct Allocator {
+    pools: Vec<Pool>,
+    held: HashMap<String, Vec<Range>>,
+}
+
+impl Allocator {
+    /// A node has these ranges now, instead of those it had.
+    fn hold(&mut self, node: &str, ranges: Vec<Range>) {
+        ranges.iter().for_each(|r| self.pools.iter_mut().for_each(|p| p.take(r)));
+        let old = if ranges.is_empty() { self.held.remove(node) } else { self.held.insert(node.into(), ranges) };
+        for range in old.into_iter().flatten() {
+            self.pools.iter_mut().for_each(|p| p.give_back(&range));
+        }
+    }
+
+    /// Ranges for a node, one of each pool, if there are any left.
+    fn allocate(&mut self, node: &str) -> Option<Vec<Range>> {
+        let mut ranges = Vec::new();
+        for pool in &mut self.pools {
+            ranges.extend(pool.allocate());
+        }
+        let complete = ranges.len() == self.pools.len();
+        self.hold(node, if complete { ranges.clone() } else { Vec::new() });
+        // Held once is enough.
+        ranges.iter().for_each(|r| self.pools.iter_mut().for_each(|p| p.give_back(r)));
+        complete.then_some(ranges)
+    }
+}
+
 fn ranges_of(node: &Node) -> Vec<Range> {
     let spec = node.spec.as_ref();
     let listed = spec.and_then(|s| s.pod_cidrs.as_deref()).unwrap_or_default();
@@ -133,8 +163,8 @@ pub async fn run(ctx: Context) {
     if !ctx.config.allocate_node_cidrs {
         return;
     }
-    let pools = match pools(&ctx) {
-        Ok(pools) => Arc::new(Mutex::new(pools)),
+    let allocator = match pools(&ctx) {
+        Ok(pools) => Arc::new(Mutex::new(Allocator { pools, held: HashMap::new() })),
         Err(e) => {
             tracing::error!("{NAME}: {e}");
             return ctx.shutdown.cancel();
@@ -142,25 +172,22 @@ pub async fn run(ctx: Context) {
     };
     let client = ctx.client("node-controller");
     let nodes = ctx.informers.informer::<Node>();
-    let (lister, seen) = (nodes.lister(), pools.clone());
+    let (lister, seen) = (nodes.lister(), allocator.clone());
     Controller::new(NAME)
         .on(&nodes, move |event, queue| {
-            let mut pools = seen.lock().unwrap_or_else(|e| e.into_inner());
-            let before = event.old().map(|n| ranges_of(n)).unwrap_or_default();
-            let after = if event.is_deleted() { Vec::new() } else { ranges_of(event.object()) };
-            if before != after {
-                after.iter().for_each(|r| pools.iter_mut().for_each(|p| p.take(r)));
-                before.iter().for_each(|r| pools.iter_mut().for_each(|p| p.give_back(r)));
-            }
-            if after.is_empty() && !matches!(event, Event::Deleted(_)) {
+            let ranges = if event.is_deleted() { Vec::new() } else { ranges_of(event.object()) };
+            // A node that has none yet may be about to get some.
+            if event.is_deleted() || !ranges.is_empty() {
+                seen.lock().unwrap_or_else(|e| e.into_inner()).hold(event.object().name(), ranges);
+            } else {
                 queue.add(event.object().key());
             }
         })
         .run(ctx.workers(NAME, 5), ctx.shutdown, move |key| {
-            let (client, node, pools) = (client.clone(), lister.get("", &key.name), pools.clone());
+            let (client, node, allocator) = (client.clone(), lister.get("", &key.name), allocator.clone());
             async move {
                 match node.filter(|n| ranges_of(n).is_empty() && !n.is_deleting()) {
-                    Some(node) => assign(&client, &node, &pools).await,
+                    Some(node) => assign(&client, &node, &allocator).await,
                     None => Ok(None),
                 }
             }
@@ -186,32 +213,21 @@ fn pools(ctx: &Context) -> Result<Vec<Pool>, String> {
     Ok(pools)
 }
 
-async fn assign(client: &Client, node: &Node, pools: &Mutex<Vec<Pool>>) -> Outcome {
-    let lock = || pools.lock().unwrap_or_else(|e| e.into_inner());
-    let ranges: Vec<Option<Range>> = lock().iter_mut().map(Pool::allocate).collect();
-    let give_back = || {
-        for (pool, range) in lock().iter_mut().zip(&ranges) {
-            if let Some(range) = range {
-                pool.give_back(range);
-            }
-        }
-    };
-    let texts: Option<Vec<String>> = ranges.iter().map(|r| r.map(|r| r.to_string())).collect();
-    let Some(texts) = texts else {
-        give_back();
-        return Err(Error::Other("no range is left".into()));
-    };
+async fn assign(client: &Client, node: &Node, allocator: &Mutex<Allocator>) -> Outcome {
+    let lock = || allocator.lock().unwrap_or_else(|e| e.into_inner());
+    let Some(ranges) = lock().allocate(node.name()) else { return Err(Error::Other("no range is left".into())) };
+    let texts: Vec<String> = ranges.iter().map(Range::to_string).collect();
     let body = json!({"metadata": {"resourceVersion": node.resource_version()}, "spec": {"podCIDR": texts.first(), "podCIDRs": texts}});
-    let result = client.patch::<Node>("", node.name(), &Patch::Merge(body)).await;
-    // The node's event takes the ranges again, for good; or it was in vain.
-    give_back();
-    match result {
+    match client.patch::<Node>("", node.name(), &Patch::Merge(body)).await {
         Ok(_) => {
             tracing::info!("{NAME}: {} has {}", node.name(), texts.join(", "));
             Ok(None)
         }
-        Err(e) if e.is_not_found() => Ok(None),
-        Err(e) => Err(e.into()),
+        Err(e) => {
+            // Whether it was written is not known if there was no answer; the node's next event says.
+            lock().hold(node.name(), Vec::new());
+            if e.is_not_found() { Ok(None) } else { Err(e.into()) }
+        }
     }
 }
 
@@ -225,7 +241,7 @@ mod tests {
         let mut pool = Pool::new(range("10.244.0.0/22"), 24).unwrap();
         pool.take(&range("10.244.1.0/25"));
         pool.take(&range("192.168.0.0/16"));
-        let mut take = |pool: &mut Pool| pool.allocate().map(|r| r.to_string());
+        let take = |pool: &mut Pool| pool.allocate().map(|r| r.to_string());
         assert_eq!(take(&mut pool).as_deref(), Some("10.244.0.0/24"));
         assert_eq!(take(&mut pool).as_deref(), Some("10.244.2.0/24"));
         pool.give_back(&range("10.244.0.0/24"));
@@ -235,6 +251,12 @@ mod tests {
         pool.take(&range("10.0.0.0/8"));
         pool.give_back(&range("10.0.0.0/8"));
         assert_eq!((take(&mut pool), pool.taken.len()), (None, 4));
+        let mut a = Allocator { pools: vec![Pool::new(range("10.0.0.0/23"), 24).unwrap()], held: HashMap::new() };
+        let x = a.allocate("x").unwrap();
+        a.hold("x", x.clone()); // its event
+        assert!(a.allocate("y").is_some() && a.allocate("z").is_none());
+        a.hold("x", Vec::new());
+        assert_eq!((a.allocate("z"), a.allocate("w")), (Some(x), None));
         let mut six = Pool::new(range("fd00:1::/48"), 64).unwrap();
         assert_eq!((take(&mut six).as_deref(), take(&mut six).as_deref()), (Some("fd00:1::/64"), Some("fd00:1:0:1::/64")));
         assert!(Pool::new(range("10.0.0.0/24"), 16).is_err() && Pool::new(range("10.0.0.0/8"), 28).is_err());

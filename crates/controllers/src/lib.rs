@@ -18,9 +18,12 @@ mod endpoints;
 mod gc;
 mod ipam;
 mod namespace;
+mod node;
+mod podgc;
 mod replica;
 mod rootca;
 mod serviceaccount;
+mod ttl;
 
 pub use context::{Config, Context};
 pub use daemon::run;

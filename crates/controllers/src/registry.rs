@@ -32,6 +32,10 @@ const ALL: &[Entry] = entries! {
     "certificatesigningrequest-signing-controller" true crate::csr::run_signer,
     "certificatesigningrequest-cleaner-controller" true crate::csr::run_cleaner,
     "node-ipam-controller" true crate::ipam::run,
+    "node-lifecycle-controller" true crate::node::run_lifecycle,
+    "taint-eviction-controller" true crate::node::run_eviction,
+    "pod-garbage-collector-controller" true crate::podgc::run,
+    "ttl-after-finished-controller" true crate::ttl::run,
 };
 
 /// The names of all controllers.

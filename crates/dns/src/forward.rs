@@ -36,7 +36,8 @@ impl Resolvers {
     /// Asks until one answers. The answer has the query's number.
     pub async fn ask(&self, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
         for server in &self.0 {
-            let answer = async { if tcp { over_tcp(*server, query).await } else { over_udp(*server, query).await } };
+            let answer =
+                async { if tcp { over_tcp(*server, query).await } else { over_udp(*server, query).await } };
             match tokio::time::timeout(LIMIT, answer).await {
                 Ok(Ok(answer)) => return Some(answer),
                 Ok(Err(e)) => tracing::debug!("resolver {server}: {e}"),
@@ -59,7 +60,9 @@ async fn over_udp(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> 
     socket.connect(server).await?;
     let ours: [u8; 2] = rand::rng().random();
     let mut sent = query.to_vec();
-    let Some(place) = sent.first_chunk_mut::<2>() else { return Err(std::io::ErrorKind::InvalidInput.into()) };
+    let Some(place) = sent.first_chunk_mut::<2>() else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
     let theirs = std::mem::replace(place, ours);
     socket.send(&sent).await?;
     let mut buffer = vec![0; 65_535];
@@ -87,4 +90,17 @@ async fn over_tcp(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> 
         return Err(std::io::ErrorKind::InvalidData.into());
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_of_a_file() {
+        let own = "10.0.0.10:53".parse().unwrap();
+        let text = "# x\nsearch a b\nnameserver 10.0.0.10\nnameserver 1.1.1.1\n nameserver  fd00::1 # y\nnameserver x\noptions ndots:5\n";
+        let found = Resolvers::parse(text, own);
+        assert_eq!(found.0, ["1.1.1.1:53".parse().unwrap(), "[fd00::1]:53".parse().unwrap()]);
+    }
 }

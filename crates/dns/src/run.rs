@@ -67,7 +67,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     let slices = informers.informer::<EndpointSlice>();
     let namespaces = informers.informer::<Namespace>();
     services.index(BY_ADDRESS, service_addresses);
-    slices.index(BY_SERVICE, |s| service_of(s).map(|name| format!("{}/{name}", s.namespace())).into_iter().collect());
+    slices.index(BY_SERVICE, |s| {
+        service_of(s).map(|name| format!("{}/{name}", s.namespace())).into_iter().collect()
+    });
     slices.index(BY_ADDRESS, slice_addresses);
 
     let ready = Arc::new(AtomicBool::new(false));
@@ -79,9 +81,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     let mut sockets = Vec::new();
     for at in &options.listen {
         let failed = |e| Error::Listen("--listen", *at, e);
-        sockets.push((UdpSocket::bind(at).await.map_err(failed)?, TcpListener::bind(at).await.map_err(failed)?));
+        sockets
+            .push((UdpSocket::bind(at).await.map_err(failed)?, TcpListener::bind(at).await.map_err(failed)?));
     }
-    let cached = Cached { services: services.lister(), slices: slices.lister(), namespaces: namespaces.lister() };
+    let cached =
+        Cached { services: services.lister(), slices: slices.lister(), namespaces: namespaces.lister() };
     let zone = Zone::new(&options.cluster_domain, Box::new(cached));
     let zone = zone.ok_or_else(|| Error::Domain(options.cluster_domain.clone()))?;
     let mut resolvers = Resolvers::default();

@@ -231,3 +231,65 @@ async fn connection(server: &Server, mut stream: TcpStream) -> std::io::Result<(
         tokio::time::timeout(IDLE, stream.write_all(&bytes)).await??;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::Fixed;
+
+    fn server() -> Server {
+        let zone = Zone::new("cluster.local", Box::new(Fixed::default())).unwrap();
+        Server::new(zone, Resolvers::default())
+    }
+
+    async fn code(message: &Message) -> Option<ResponseCode> {
+        let answer = server().answer(&message.to_vec().unwrap(), Transport::Udp).await?;
+        let answer = Message::from_vec(&answer).unwrap();
+        assert_eq!(answer.metadata.id, message.metadata.id);
+        Some(answer.metadata.response_code)
+    }
+
+    fn query(name: &str, kind: RecordType) -> Message {
+        let mut message = Message::query();
+        message.add_query(Query::query(name.parse().unwrap(), kind));
+        message
+    }
+
+    #[tokio::test]
+    async fn codes() {
+        let is = |m: Message| async move { code(&m).await };
+        assert_eq!(is(query("x.a.svc.cluster.local.", RecordType::A)).await, Some(ResponseCode::NXDomain));
+        assert_eq!(is(query("cluster.local.", RecordType::A)).await, Some(ResponseCode::NoError));
+        assert_eq!(is(query("example.com.", RecordType::A)).await, Some(ResponseCode::ServFail));
+        assert_eq!(is(query("cluster.local.", RecordType::AXFR)).await, Some(ResponseCode::Refused));
+        assert_eq!(is(Message::query()).await, Some(ResponseCode::FormErr));
+        assert_eq!(is(query("cluster.local.", RecordType::A).into_response()).await, None);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_query() {
+        for bytes in [&b""[..], b"\0", b"\0\x01\0\0", &[0xff; 40], &[0; 11]] {
+            assert_eq!(server().answer(bytes, Transport::Udp).await, None, "{bytes:?}");
+        }
+        // One question is promised and none is there.
+        let broken = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 60];
+        let answer = server().answer(&broken, Transport::Udp).await.unwrap();
+        assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::FormErr);
+    }
+
+    #[tokio::test]
+    async fn other_names_go_to_the_resolvers() {
+        let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let stop = CancellationToken::new();
+        let zone = Zone::new("elsewhere", Box::new(Fixed::default())).unwrap();
+        let resolver = other.local_addr().unwrap();
+        tokio::spawn(serve_udp(Arc::new(Server::new(zone, Resolvers::default())), other, stop.clone()));
+        let zone = Zone::new("cluster.local", Box::new(Fixed::default())).unwrap();
+        let server = Server::new(zone, Resolvers(vec![resolver]));
+        let asked = query("dns-version.elsewhere.", RecordType::TXT);
+        let answer = server.answer(&asked.to_vec().unwrap(), Transport::Udp).await.unwrap();
+        let answer = Message::from_vec(&answer).unwrap();
+        assert_eq!((answer.metadata.id, answer.answers.len()), (asked.metadata.id, 1));
+        stop.cancel();
+    }
+}

@@ -133,14 +133,18 @@ impl Zone {
     pub fn soa(&self) -> Record {
         static SERIAL: OnceLock<u32> = OnceLock::new();
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs() as u32);
-        let name = |host: &str| Name::from_ascii(host).and_then(|n| n.append_domain(&self.origin)).unwrap_or_default();
-        let soa = SOA::new(name("ns.dns"), name("hostmaster"), *SERIAL.get_or_init(now), 7200, 1800, 86_400, TTL);
+        let name = |host: &str| {
+            Name::from_ascii(host).and_then(|n| n.append_domain(&self.origin)).unwrap_or_default()
+        };
+        let soa =
+            SOA::new(name("ns.dns"), name("hostmaster"), *SERIAL.get_or_init(now), 7200, 1800, 86_400, TTL);
         Record::from_rdata(self.origin.clone(), TTL, RData::SOA(soa))
     }
 
     /// Looks a name up; `None` if it is not ours.
     pub fn look_up(&self, name: &Name, kind: RecordType) -> Option<Found> {
-        let labels: Vec<String> = name.iter().map(|l| String::from_utf8_lossy(l).to_ascii_lowercase()).collect();
+        let labels: Vec<String> =
+            name.iter().map(|l| String::from_utf8_lossy(l).to_ascii_lowercase()).collect();
         if let Some(ip) = reverse(&labels) {
             // Only addresses of ours: the rest is for others to answer.
             return self.pointer(name, ip, kind);
@@ -158,7 +162,8 @@ impl Zone {
                 match kind {
                     RecordType::SOA => found.answers.push(self.soa()),
                     RecordType::NS => {
-                        let host = Name::from_ascii("ns.dns").and_then(|n| n.append_domain(&self.origin)).ok();
+                        let host =
+                            Name::from_ascii("ns.dns").and_then(|n| n.append_domain(&self.origin)).ok();
                         let ns = host.map(|h| RData::NS(hickory_proto::rr::rdata::NS(h)));
                         found.answers.extend(ns.map(|ns| Record::from_rdata(name.clone(), TTL, ns)));
                     }
@@ -200,7 +205,11 @@ impl Zone {
                 let mut target = target;
                 target.set_fqdn(true);
                 found.exists = true;
-                found.answers.push(Record::from_rdata(name.clone(), TTL, RData::CNAME(CNAME(target.clone()))));
+                found.answers.push(Record::from_rdata(
+                    name.clone(),
+                    TTL,
+                    RData::CNAME(CNAME(target.clone())),
+                ));
                 found.elsewhere = (kind != RecordType::CNAME).then_some(target);
             }
             return;
@@ -211,7 +220,11 @@ impl Zone {
         }
         let ports = spec.ports.iter().flatten().filter_map(|p| {
             let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".into()).to_ascii_lowercase();
-            Some(Port { name: p.name.clone().unwrap_or_default(), protocol, number: u16::try_from(p.port).ok()? })
+            Some(Port {
+                name: p.name.clone().unwrap_or_default(),
+                protocol,
+                number: u16::try_from(p.port).ok()?,
+            })
         });
         match before {
             [] => {
@@ -314,7 +327,11 @@ impl Zone {
                 for ip in e.addresses.iter().filter_map(|a| a.parse::<IpAddr>().ok()) {
                     if seen.insert(ip) {
                         let label = e.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| dash(ip));
-                        endpoints.push(Endpoint { label: label.to_ascii_lowercase(), ip, ports: ports.clone() });
+                        endpoints.push(Endpoint {
+                            label: label.to_ascii_lowercase(),
+                            ip,
+                            ports: ports.clone(),
+                        });
                     }
                 }
             }
@@ -331,7 +348,9 @@ impl Zone {
         let mut targets: Vec<Name> = self.objects.services_at(ip).iter().map(|s| self.name_of(s)).collect();
         if targets.is_empty() {
             for slice in self.objects.slices_at(ip) {
-                let Some(service) = service_of(&slice).and_then(|s| self.objects.service(slice.namespace(), s)) else {
+                let Some(service) =
+                    service_of(&slice).and_then(|s| self.objects.service(slice.namespace(), s))
+                else {
                     continue;
                 };
                 if !cluster_ips(&service).is_empty() {
@@ -339,7 +358,9 @@ impl Zone {
                 }
                 let here = self.endpoints(&service).into_iter().filter(|e| e.ip == ip);
                 let base = self.name_of(&service);
-                targets.extend(here.filter_map(|e| Name::from_ascii(&e.label).and_then(|l| l.append_domain(&base)).ok()));
+                targets.extend(
+                    here.filter_map(|e| Name::from_ascii(&e.label).and_then(|l| l.append_domain(&base)).ok()),
+                );
             }
         }
         if targets.is_empty() {
@@ -356,7 +377,8 @@ impl Zone {
 }
 
 fn is_port(port: &Port, name: &str, protocol: &str) -> bool {
-    name.strip_prefix('_') == Some(&port.name.to_ascii_lowercase()) && protocol.strip_prefix('_') == Some(&port.protocol)
+    name.strip_prefix('_') == Some(&port.name.to_ascii_lowercase())
+        && protocol.strip_prefix('_') == Some(&port.protocol)
 }
 
 fn srv(name: &Name, port: &Port, target: &Name, weight: u16) -> Record {
@@ -391,7 +413,9 @@ fn dashed(label: &str) -> Option<IpAddr> {
 fn reverse(labels: &[String]) -> Option<IpAddr> {
     let words: Vec<&str> = labels.iter().rev().map(String::as_str).collect();
     match words.as_slice() {
-        ["arpa", "in-addr", octets @ ..] if octets.len() == 4 => octets.join(".").parse().ok().map(IpAddr::V4),
+        ["arpa", "in-addr", octets @ ..] if octets.len() == 4 => {
+            octets.join(".").parse().ok().map(IpAddr::V4)
+        }
         ["arpa", "ip6", nibbles @ ..] if nibbles.len() == 32 => {
             let mut bits = 0u128;
             for nibble in nibbles {
@@ -428,5 +452,157 @@ impl Objects for Fixed {
     }
     fn slices_at(&self, ip: IpAddr) -> Vec<Arc<EndpointSlice>> {
         self.slices.iter().filter(|s| slice_addresses(s).contains(&ip.to_string())).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+    use std::str::FromStr;
+
+    const OBJECTS: &str = r#"{
+        "services": [
+            {"metadata": {"name": "web", "namespace": "a"},
+             "spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"], "ports": [{"name": "http", "port": 80}]}},
+            {"metadata": {"name": "db", "namespace": "a"}, "spec": {"clusterIP": "None"}},
+            {"metadata": {"name": "empty", "namespace": "a"}, "spec": {"clusterIP": "None"}},
+            {"metadata": {"name": "ext", "namespace": "a"}, "spec": {"type": "ExternalName", "externalName": "example.com"}}
+        ],
+        "slices": [
+            {"metadata": {"name": "db-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "db"}},
+             "addressType": "IPv4", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
+             "endpoints": [{"addresses": ["10.1.0.1"], "hostname": "db-0"}, {"addresses": ["10.1.0.2"]},
+                           {"addresses": ["10.1.0.3"], "conditions": {"ready": false}}]}
+        ]
+    }"#;
+
+    #[derive(serde::Deserialize)]
+    struct Objects {
+        services: Vec<Service>,
+        slices: Vec<EndpointSlice>,
+    }
+
+    fn zone() -> Zone {
+        let objects: Objects = serde_json::from_str(OBJECTS).unwrap();
+        let key = |s: &Service| (s.namespace().to_string(), s.name().to_string());
+        let services = objects.services.into_iter().map(|s| (key(&s), Arc::new(s))).collect();
+        let slices = objects.slices.into_iter().map(Arc::new).collect();
+        Zone::new("cluster.local.", Box::new(Fixed { services, slices })).unwrap()
+    }
+
+    fn check(questions: &str, expected: Expect) {
+        let zone = zone();
+        let mut text = String::new();
+        for question in questions.lines().map(str::trim).filter(|q| !q.is_empty()) {
+            let (name, kind) = question.split_once(' ').unwrap();
+            let found = zone.look_up(&Name::from_str(name).unwrap(), RecordType::from_str(kind).unwrap());
+            text += &match &found {
+                None => format!("{question}: not ours\n"),
+                Some(found) if !found.exists => format!("{question}: no such name\n"),
+                Some(_) => format!("{question}:\n"),
+            };
+            for record in found.iter().flat_map(|f| f.answers.iter().chain(&f.additionals)) {
+                text += &format!("  {} {} {}\n", record.name, record.record_type(), record.data);
+            }
+        }
+        expected.assert_eq(&text);
+    }
+
+    #[test]
+    fn services() {
+        check(
+            "web.a.svc.cluster.local. A
+             WEB.a.svc.cluster.local. AAAA
+             web.a.svc.cluster.local. MX
+             _http._tcp.web.a.svc.cluster.local. SRV
+             _http._udp.web.a.svc.cluster.local. SRV
+             x.web.a.svc.cluster.local. A
+             web.b.svc.cluster.local. A
+             ext.a.svc.cluster.local. A",
+            expect![[r#"
+                web.a.svc.cluster.local. A:
+                  web.a.svc.cluster.local. A 10.0.0.1
+                WEB.a.svc.cluster.local. AAAA:
+                  web.a.svc.cluster.local. AAAA fd00::1
+                web.a.svc.cluster.local. MX:
+                _http._tcp.web.a.svc.cluster.local. SRV:
+                  _http._tcp.web.a.svc.cluster.local. SRV 0 1 80 web.a.svc.cluster.local.
+                  web.a.svc.cluster.local. A 10.0.0.1
+                  web.a.svc.cluster.local. AAAA fd00::1
+                _http._udp.web.a.svc.cluster.local. SRV: no such name
+                x.web.a.svc.cluster.local. A: no such name
+                web.b.svc.cluster.local. A: no such name
+                ext.a.svc.cluster.local. A:
+                  ext.a.svc.cluster.local. CNAME example.com.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn headless_services() {
+        check(
+            "db.a.svc.cluster.local. A
+             db.a.svc.cluster.local. AAAA
+             db-0.db.a.svc.cluster.local. A
+             10-1-0-2.db.a.svc.cluster.local. A
+             10-1-0-3.db.a.svc.cluster.local. A
+             _sql._tcp.db.a.svc.cluster.local. SRV
+             empty.a.svc.cluster.local. A",
+            expect![[r#"
+                db.a.svc.cluster.local. A:
+                  db.a.svc.cluster.local. A 10.1.0.1
+                  db.a.svc.cluster.local. A 10.1.0.2
+                db.a.svc.cluster.local. AAAA:
+                db-0.db.a.svc.cluster.local. A:
+                  db-0.db.a.svc.cluster.local. A 10.1.0.1
+                10-1-0-2.db.a.svc.cluster.local. A:
+                  10-1-0-2.db.a.svc.cluster.local. A 10.1.0.2
+                10-1-0-3.db.a.svc.cluster.local. A: no such name
+                _sql._tcp.db.a.svc.cluster.local. SRV:
+                  _sql._tcp.db.a.svc.cluster.local. SRV 0 50 5432 db-0.db.a.svc.cluster.local.
+                  _sql._tcp.db.a.svc.cluster.local. SRV 0 50 5432 10-1-0-2.db.a.svc.cluster.local.
+                  db-0.db.a.svc.cluster.local. A 10.1.0.1
+                  10-1-0-2.db.a.svc.cluster.local. A 10.1.0.2
+                empty.a.svc.cluster.local. A: no such name
+            "#]],
+        );
+    }
+
+    #[test]
+    fn the_rest() {
+        check(
+            "10-1-0-9.a.pod.cluster.local. A
+             10-1-0-9.b.pod.cluster.local. A
+             x.a.pod.cluster.local. A
+             a.svc.cluster.local. A
+             svc.cluster.local. A
+             cluster.local. A
+             dns-version.cluster.local. TXT
+             1.0.0.10.in-addr.arpa. PTR
+             1.0.1.10.in-addr.arpa. PTR
+             9.9.9.9.in-addr.arpa. PTR
+             1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa. PTR
+             example.com. A",
+            expect![[r#"
+                10-1-0-9.a.pod.cluster.local. A:
+                  10-1-0-9.a.pod.cluster.local. A 10.1.0.9
+                10-1-0-9.b.pod.cluster.local. A: no such name
+                x.a.pod.cluster.local. A: no such name
+                a.svc.cluster.local. A:
+                svc.cluster.local. A:
+                cluster.local. A:
+                dns-version.cluster.local. TXT:
+                  dns-version.cluster.local. TXT 1.1.0
+                1.0.0.10.in-addr.arpa. PTR:
+                  1.0.0.10.in-addr.arpa. PTR web.a.svc.cluster.local.
+                1.0.1.10.in-addr.arpa. PTR:
+                  1.0.1.10.in-addr.arpa. PTR db-0.db.a.svc.cluster.local.
+                9.9.9.9.in-addr.arpa. PTR: not ours
+                1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa. PTR:
+                  1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa. PTR web.a.svc.cluster.local.
+                example.com. A: not ours
+            "#]],
+        );
     }
 }

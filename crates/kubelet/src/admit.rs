@@ -50,9 +50,17 @@ pub fn admit(
     let pods = quantity::of(Some(allocatable), "pods");
     if Amount::from_units(others.len() as u64 + 1) > pods {
         let used = others.len();
-        return no("OutOfpods", format!("Node didn't have enough resource: pods, requested: 1, used: {used}, capacity: {}", pods.bytes()));
+        return no(
+            "OutOfpods",
+            format!(
+                "Node didn't have enough resource: pods, requested: 1, used: {used}, capacity: {}",
+                pods.bytes()
+            ),
+        );
     }
-    for (name, reason) in [("cpu", "OutOfcpu"), ("memory", "OutOfmemory"), ("ephemeral-storage", "OutOfephemeral-storage")] {
+    for (name, reason) in
+        [("cpu", "OutOfcpu"), ("memory", "OutOfmemory"), ("ephemeral-storage", "OutOfephemeral-storage")]
+    {
         let wanted = pod::requests(pod.spec(), name);
         if wanted.is_zero() {
             continue;
@@ -72,10 +80,16 @@ pub fn admit(
     }
     let selector = pod.spec().node_selector.iter().flatten();
     if !selector.clone().all(|(k, v)| labels.get(k) == Some(v)) {
-        return no("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
+        return no(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        );
     }
     if host_ports(pod).any(|p| others.iter().any(|o| host_ports(o).any(|q| clash(p, q)))) {
-        return no("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports");
+        return no(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        );
     }
     Ok(())
 }
@@ -105,7 +119,10 @@ fn sysctls(config: &Config, pod: &Pod) -> Result<(), Rejection> {
         let of_network = name.starts_with("net.");
         if of_network && spec.host_network == Some(true) || !of_network && spec.host_ipc == Some(true) {
             let what = if of_network { "host network" } else { "host ipc" };
-            return no("SysctlForbidden", format!("forbidden sysctl: {name:?} not allowed with {what} enabled"));
+            return no(
+                "SysctlForbidden",
+                format!("forbidden sysctl: {name:?} not allowed with {what} enabled"),
+            );
         }
     }
     Ok(())
@@ -119,15 +136,21 @@ mod tests {
 
     #[test]
     fn verdicts() -> Result<(), String> {
-        let flags = <crate::Flags as clap::Parser>::parse_from(["kubelet", "--allowed-unsafe-sysctls=kernel.msg*"]);
+        let flags =
+            <crate::Flags as clap::Parser>::parse_from(["kubelet", "--allowed-unsafe-sysctls=kernel.msg*"]);
         let config = Config::resolve(&flags, Default::default(), "".as_ref()).map_err(|e| e.to_string())?;
         let pod = |uid: &str, spec: Value| -> Pod {
-            serde_json::from_value(json!({"metadata": {"name": "p", "uid": uid}, "spec": spec})).unwrap_or_else(|e| panic!("{e}"))
+            serde_json::from_value(json!({"metadata": {"name": "p", "uid": uid}, "spec": spec}))
+                .unwrap_or_else(|e| panic!("{e}"))
         };
         let cpu = |n: &str| json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": n}}}]});
         let port = |ip: &str| json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]});
-        let sysctl = |n: &str| json!({"containers": [], "securityContext": {"sysctls": [{"name": n, "value": "1"}]}});
-        let allocatable = Resources::from([("cpu".to_owned(), Quantity("2".into())), ("pods".to_owned(), Quantity("3".into()))]);
+        let sysctl =
+            |n: &str| json!({"containers": [], "securityContext": {"sysctls": [{"name": n, "value": "1"}]}});
+        let allocatable = Resources::from([
+            ("cpu".to_owned(), Quantity("2".into())),
+            ("pods".to_owned(), Quantity("3".into())),
+        ]);
         let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
         let here = [Arc::new(pod("1", cpu("1500m"))), Arc::new(pod("2", port("1.1.1.1")))];
         for (spec, want) in [

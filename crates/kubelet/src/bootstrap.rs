@@ -111,19 +111,31 @@ pub async fn client_config(config: &Config) -> Result<client::Config, BootstrapE
 }
 
 /// Asks for a certificate, waits for it and writes it with its key.
-async fn obtain(api: &Client, config: &Config, purpose: Purpose, addresses: &[IpAddr]) -> Result<(), BootstrapError> {
+async fn obtain(
+    api: &Client,
+    config: &Config,
+    purpose: Purpose,
+    addresses: &[IpAddr],
+) -> Result<(), BootstrapError> {
     let key = KeyPair::generate()?;
     let request = request(config, purpose, addresses, &key)?;
     let made = api.create(&request).await?;
     let name = made.metadata.name.unwrap_or_default();
     let waiting = issued(api, &name);
-    let certificate = tokio::time::timeout(APPROVAL, waiting).await.map_err(|_| BootstrapError::NotApproved(name.clone()))??;
+    let certificate = tokio::time::timeout(APPROVAL, waiting)
+        .await
+        .map_err(|_| BootstrapError::NotApproved(name.clone()))??;
     store(&config.cert_dir, purpose, &certificate, &key.serialize_pem())?;
     info!(request = name, purpose = purpose.word(), "certificate issued");
     Ok(())
 }
 
-fn request(config: &Config, purpose: Purpose, addresses: &[IpAddr], key: &KeyPair) -> Result<CertificateSigningRequest, BootstrapError> {
+fn request(
+    config: &Config,
+    purpose: Purpose,
+    addresses: &[IpAddr],
+    key: &KeyPair,
+) -> Result<CertificateSigningRequest, BootstrapError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
@@ -139,7 +151,10 @@ fn request(config: &Config, purpose: Purpose, addresses: &[IpAddr], key: &KeyPai
     }
     let pem = params.serialize_request(key)?.pem()?;
     Ok(CertificateSigningRequest {
-        metadata: ObjectMeta { generate_name: Some(if purpose == Purpose::Client { "node-csr-" } else { "csr-" }.into()), ..Default::default() },
+        metadata: ObjectMeta {
+            generate_name: Some(if purpose == Purpose::Client { "node-csr-" } else { "csr-" }.into()),
+            ..Default::default()
+        },
         spec: CertificateSigningRequestSpec {
             request: ByteString(pem.into_bytes()),
             signer_name: purpose.signer().into(),

@@ -138,7 +138,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         let (lease, node, duration) =
             (client.clone(), cx.config.node_name.clone(), cx.config.node_lease_duration);
         // pods are judged by the node's labels, which have to be known first
-        let (follow, known) = (sources::apiserver::follow(cx.clone(), pods.clone(), informers, wanted), registered.clone());
+        let (follow, known) =
+            (sources::apiserver::follow(cx.clone(), pods.clone(), informers, wanted), registered.clone());
         tasks.spawn(async move {
             known.cancelled().await;
             follow.await;

@@ -142,7 +142,10 @@ impl Pods {
             .map(|d| d.pod.clone())
             .collect();
         let read = |e| PoisonError::into_inner(e);
-        let (allocatable, labels) = (self.cx.allocatable.read().unwrap_or_else(PoisonError::into_inner), self.cx.labels.read().unwrap_or_else(read));
+        let (allocatable, labels) = (
+            self.cx.allocatable.read().unwrap_or_else(PoisonError::into_inner),
+            self.cx.labels.read().unwrap_or_else(read),
+        );
         let r = crate::admit::admit(&self.cx.config, pod, &others, &allocatable, &labels).err()?;
         self.cx.events.pod(pod, "Warning", &r.reason, &r.message);
         Some(End { grace: Some(Duration::ZERO), failed: Some((r.reason, r.message)), rejected: true })

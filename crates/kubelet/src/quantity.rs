@@ -86,7 +86,9 @@ mod tests {
 
     #[test]
     fn amounts() {
-        for (text, milli) in [("1", 1000), ("100m", 100), ("1.5", 1500), ("1Ki", 1_024_000), ("2e3", 2_000_000)] {
+        for (text, milli) in
+            [("1", 1000), ("100m", 100), ("1.5", 1500), ("1Ki", 1_024_000), ("2e3", 2_000_000)]
+        {
             assert_eq!(parse(text).map(Amount::milli), Some(milli), "{text}");
         }
         assert_eq!(parse("x"), None);

@@ -43,7 +43,8 @@ pub async fn run(program: &'static str, args: &[&str], input: &str) -> Result<St
     };
     // What it prints is read while it is written to: neither side waits for the other.
     let both = async { tokio::join!(write, child.wait_with_output()) };
-    let (written, output) = tokio::time::timeout(LIMIT, both).await.map_err(|_| CommandError::Timeout(program))?;
+    let (written, output) =
+        tokio::time::timeout(LIMIT, both).await.map_err(|_| CommandError::Timeout(program))?;
     let output = output.map_err(io)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

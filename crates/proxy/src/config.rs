@@ -229,7 +229,8 @@ impl Config {
         let file = match &o.config {
             None => File::default(),
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable(path.clone(), e))?;
+                let text =
+                    std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable(path.clone(), e))?;
                 let file: File =
                     serde_norway::from_str(&text).map_err(|e| ConfigError::Malformed(path.clone(), e))?;
                 check_kind(&file)?;
@@ -244,7 +245,11 @@ impl Config {
         match mode.as_str() {
             "" | "iptables" => {}
             "nftables" | "ipvs" => {
-                return Err(ConfigError::Invalid("mode (--proxy-mode)", mode, "this proxy programs iptables only"));
+                return Err(ConfigError::Invalid(
+                    "mode (--proxy-mode)",
+                    mode,
+                    "this proxy programs iptables only",
+                ));
             }
             _ => return Err(ConfigError::Invalid("mode (--proxy-mode)", mode, "must be iptables")),
         }
@@ -267,7 +272,11 @@ impl Config {
             "BridgeInterface" if !bridge.is_empty() => LocalMode::Interface(bridge),
             "InterfaceNamePrefix" if !prefix.is_empty() => LocalMode::Interface(format!("{prefix}+")),
             "BridgeInterface" => {
-                return Err(ConfigError::Invalid("detectLocal.bridgeInterface (--pod-bridge-interface)", bridge, "required"));
+                return Err(ConfigError::Invalid(
+                    "detectLocal.bridgeInterface (--pod-bridge-interface)",
+                    bridge,
+                    "required",
+                ));
             }
             "InterfaceNamePrefix" => {
                 let field = "detectLocal.interfaceNamePrefix (--pod-interface-name-prefix)";
@@ -275,7 +284,11 @@ impl Config {
             }
             other => {
                 let modes = "must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix";
-                return Err(ConfigError::Invalid("detectLocalMode (--detect-local-mode)", other.into(), modes));
+                return Err(ConfigError::Invalid(
+                    "detectLocalMode (--detect-local-mode)",
+                    other.into(),
+                    modes,
+                ));
             }
         };
         let addresses = match o.nodeport_addresses.is_empty() {
@@ -283,13 +296,19 @@ impl Config {
             false => o.nodeport_addresses.clone(),
         };
         let primary = addresses == ["primary"];
-        let node_port_addresses =
-            if primary { Vec::new() } else { ranges("nodePortAddresses (--nodeport-addresses)", &addresses)? };
+        let node_port_addresses = if primary {
+            Vec::new()
+        } else {
+            ranges("nodePortAddresses (--nodeport-addresses)", &addresses)?
+        };
         // All addresses of a family: no need to look.
         let node_port_addresses =
             if node_port_addresses.iter().any(|c| c.bits == 0) { Vec::new() } else { node_port_addresses };
-        let sync_period =
-            duration("iptables.syncPeriod (--iptables-sync-period)", &o.iptables_sync_period, &f.iptables.sync_period)?;
+        let sync_period = duration(
+            "iptables.syncPeriod (--iptables-sync-period)",
+            &o.iptables_sync_period,
+            &f.iptables.sync_period,
+        )?;
         let min_sync_period = duration(
             "iptables.minSyncPeriod (--iptables-min-sync-period)",
             &o.iptables_min_sync_period,
@@ -330,7 +349,10 @@ impl Config {
             local_mode,
             masquerade_all: o.masquerade_all.or(f.iptables.masquerade_all).unwrap_or(false),
             masquerade_bit: bit,
-            localhost_node_ports: o.iptables_localhost_nodeports.or(f.iptables.localhost_node_ports).unwrap_or(true),
+            localhost_node_ports: o
+                .iptables_localhost_nodeports
+                .or(f.iptables.localhost_node_ports)
+                .unwrap_or(true),
             node_port_addresses,
             node_ports_at_primary: primary,
             sync_period: sync_period.filter(|d| !d.is_zero()).unwrap_or(Duration::from_secs(30)),
@@ -364,7 +386,8 @@ fn hostname() -> Result<String, ConfigError> {
 
 fn ranges(what: &'static str, texts: &[String]) -> Result<Vec<Cidr>, ConfigError> {
     let range = |t: &String| {
-        Cidr::parse(t).ok_or_else(|| ConfigError::Invalid(what, t.clone(), "must be ranges such as 10.0.0.0/8"))
+        Cidr::parse(t)
+            .ok_or_else(|| ConfigError::Invalid(what, t.clone(), "must be ranges such as 10.0.0.0/8"))
     };
     texts.iter().map(range).collect()
 }
@@ -383,7 +406,8 @@ fn address(
         (None, field) => field,
     };
     let port = default.rsplit(':').next().unwrap_or_default();
-    let bracketed = |ip: std::net::IpAddr| if ip.is_ipv6() { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
+    let bracketed =
+        |ip: std::net::IpAddr| if ip.is_ipv6() { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
     let full = text.parse::<std::net::IpAddr>().map_or_else(|_| text.to_string(), bracketed);
     full.parse().map(Some).map_err(|_| ConfigError::Invalid(what, text.into(), "must be address:port"))
 }
@@ -481,7 +505,16 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in [("30s", Some(30_000)), ("1m30s", Some(90_000)), ("1.5h", Some(5_400_000)), ("0", Some(0)), ("10ms", Some(10)), ("", None), ("5", None), ("x", None)] {
+        for (text, millis) in [
+            ("30s", Some(30_000)),
+            ("1m30s", Some(90_000)),
+            ("1.5h", Some(5_400_000)),
+            ("0", Some(0)),
+            ("10ms", Some(10)),
+            ("", None),
+            ("5", None),
+            ("x", None),
+        ] {
             assert_eq!(parse_duration(text).map(|d| d.as_millis()), millis, "{text}");
         }
     }
@@ -508,7 +541,9 @@ mod tests {
             assert!(error.contains(word), "{yaml}: {error}");
         }
         assert!(load("kind: x").is_err());
-        let good = load(&format!("{head}clusterCIDR: 10.244.0.0/16\nconntrack: {{maxPerCore: 0}}\nmetricsBindAddress: \"\"\n"));
+        let good = load(&format!(
+            "{head}clusterCIDR: 10.244.0.0/16\nconntrack: {{maxPerCore: 0}}\nmetricsBindAddress: \"\"\n"
+        ));
         let good = good.expect("a good file");
         assert_eq!(good.local_mode, LocalMode::Cluster(vec![Cidr::parse("10.244.0.0/16").unwrap()]));
         assert_eq!(good.metrics, "127.0.0.1:10249".parse().ok());

@@ -89,7 +89,9 @@ mod tests {
     #[test]
     fn flows_to_endpoints_that_are_gone_are_stale() {
         let line = |to: &str, dport: u16, replier: &str| {
-            format!("udp      17 29 src=10.1.0.9 dst={to} sport=4000 dport={dport} [UNREPLIED] src={replier} dst=10.1.0.9 sport=53 dport=4000 mark=0 use=1\n")
+            format!(
+                "udp      17 29 src=10.1.0.9 dst={to} sport=4000 dport={dport} [UNREPLIED] src={replier} dst=10.1.0.9 sport=53 dport=4000 mark=0 use=1\n"
+            )
         };
         let ends = BTreeSet::from([("10.1.0.1".parse().unwrap(), 53)]);
         let mut frontends = Frontends::default();

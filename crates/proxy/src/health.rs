@@ -77,7 +77,9 @@ impl Health {
         let now = api::time::now().0;
         let body = match path {
             "/healthz" => {
-                format!("{{\"lastUpdated\": \"{now}\",\"currentTime\": \"{now}\",\"nodeEligible\":{eligible}}}")
+                format!(
+                    "{{\"lastUpdated\": \"{now}\",\"currentTime\": \"{now}\",\"nodeEligible\":{eligible}}}"
+                )
             }
             _ => format!("{{\"lastUpdated\": \"{now}\",\"currentTime\": \"{now}\"}}"),
         };
@@ -202,7 +204,9 @@ impl ServiceHealth {
                     tokio::spawn(serve(listener, move |_: &str| health.service_answer(&of), stop.clone()));
                     self.servers.insert(key.clone(), (*port, stop));
                 }
-                Err(e) => tracing::warn!("cannot serve health checks of {}/{} on port {port}: {e}", key.0, key.1),
+                Err(e) => {
+                    tracing::warn!("cannot serve health checks of {}/{} on port {port}: {e}", key.0, key.1)
+                }
             }
         }
         health.set_local(wanted.into_iter().map(|(key, (_, local))| (key, local)).collect());

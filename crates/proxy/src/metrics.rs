@@ -38,10 +38,15 @@ impl Metrics {
         let latency = Family::<Labels, Histogram>::new_with_constructor(|| {
             Histogram::new((0..15).map(|n| 0.001 * f64::from(1 << n)))
         });
-        let (last_sync, last_queued) = (Family::<Labels, Float>::default(), Family::<Labels, Float>::default());
+        let (last_sync, last_queued) =
+            (Family::<Labels, Float>::default(), Family::<Labels, Float>::default());
         let failures = Family::<Labels, Counter>::default();
         let rules_last = Family::<TableLabels, Gauge>::default();
-        registry.register("sync_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds", latency.clone());
+        registry.register(
+            "sync_proxy_rules_duration_seconds",
+            "SyncProxyRules latency in seconds",
+            latency.clone(),
+        );
         registry.register(
             "sync_proxy_rules_last_timestamp_seconds",
             "The last time proxy rules were successfully synced",

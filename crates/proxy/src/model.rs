@@ -53,8 +53,12 @@ impl Cidr {
             return None;
         }
         let ip = match ip {
-            IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)).into()),
-            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)).into()),
+            IpAddr::V4(v4) => {
+                IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)).into())
+            }
+            IpAddr::V6(v6) => {
+                IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)).into())
+            }
         };
         Some(Cidr { ip, bits })
     }
@@ -193,8 +197,13 @@ pub fn service_ports(service: &Service, family: Family) -> Vec<ServicePort> {
         _ => 0,
     };
     let of_family = |ip: &IpAddr| Family::of(*ip) == family;
-    let mut source_ranges: Vec<Cidr> =
-        spec.load_balancer_source_ranges.iter().flatten().filter_map(|s| Cidr::parse(s)).filter(|c| of_family(&c.ip)).collect();
+    let mut source_ranges: Vec<Cidr> = spec
+        .load_balancer_source_ranges
+        .iter()
+        .flatten()
+        .filter_map(|s| Cidr::parse(s))
+        .filter(|c| of_family(&c.ip))
+        .collect();
     if source_ranges.iter().any(|c| c.bits == 0) {
         source_ranges.clear();
     }
@@ -205,12 +214,15 @@ pub fn service_ports(service: &Service, family: Family) -> Vec<ServicePort> {
         .filter(of_family)
         .collect();
     let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
-        let seconds = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
+        let seconds =
+            spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
         seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(10_800)
     });
     let mut ports = Vec::new();
     for p in spec.ports.iter().flatten() {
-        let (Some(protocol), Some(number)) = (Protocol::read(p.protocol.as_deref()), port(p.port)) else { continue };
+        let (Some(protocol), Some(number)) = (Protocol::read(p.protocol.as_deref()), port(p.port)) else {
+            continue;
+        };
         let port_name = p.name.clone().unwrap_or_default();
         let colon = if port_name.is_empty() { "" } else { ":" };
         ports.push(ServicePort {
@@ -220,7 +232,13 @@ pub fn service_ports(service: &Service, family: Family) -> Vec<ServicePort> {
             cluster_ip,
             port: number,
             node_port: p.node_port.and_then(port).unwrap_or(0),
-            external_ips: spec.external_ips.iter().flatten().filter_map(|s| s.parse().ok()).filter(of_family).collect(),
+            external_ips: spec
+                .external_ips
+                .iter()
+                .flatten()
+                .filter_map(|s| s.parse().ok())
+                .filter(of_family)
+                .collect(),
             lb_ips: lb_ips.clone(),
             source_ranges: source_ranges.clone(),
             affinity,
@@ -245,7 +263,12 @@ fn cluster_ip(spec: &ServiceSpec, family: Family) -> Option<IpAddr> {
 }
 
 /// The endpoints of one port of a Service, by address and port, from its slices.
-pub fn endpoints(slices: &[Arc<EndpointSlice>], family: Family, port: &ServicePort, node: &str) -> Vec<Endpoint> {
+pub fn endpoints(
+    slices: &[Arc<EndpointSlice>],
+    family: Family,
+    port: &ServicePort,
+    node: &str,
+) -> Vec<Endpoint> {
     let mut found: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
     for slice in slices.iter().filter(|s| s.address_type == family.as_str()) {
         for p in slice.ports.iter().flatten() {
@@ -257,9 +280,9 @@ pub fn endpoints(slices: &[Arc<EndpointSlice>], family: Family, port: &ServicePo
             }
             for e in slice.endpoints.iter().flatten() {
                 let Some(ip) = e.addresses.first().and_then(|a| a.parse::<IpAddr>().ok()) else { continue };
-                let is = |c: fn(&k8s_openapi::api::discovery::v1::EndpointConditions) -> Option<bool>, or: bool| {
-                    e.conditions.as_ref().and_then(c).unwrap_or(or)
-                };
+                let is =
+                    |c: fn(&k8s_openapi::api::discovery::v1::EndpointConditions) -> Option<bool>,
+                     or: bool| { e.conditions.as_ref().and_then(c).unwrap_or(or) };
                 let hints = e.hints.as_ref();
                 let endpoint = Endpoint {
                     ip,
@@ -268,8 +291,18 @@ pub fn endpoints(slices: &[Arc<EndpointSlice>], family: Family, port: &ServicePo
                     ready: is(|c| c.ready, true),
                     serving: is(|c| c.serving, true),
                     terminating: is(|c| c.terminating, false),
-                    zones: hints.and_then(|h| h.for_zones.as_ref()).into_iter().flatten().map(|z| z.name.clone()).collect(),
-                    nodes: hints.and_then(|h| h.for_nodes.as_ref()).into_iter().flatten().map(|n| n.name.clone()).collect(),
+                    zones: hints
+                        .and_then(|h| h.for_zones.as_ref())
+                        .into_iter()
+                        .flatten()
+                        .map(|z| z.name.clone())
+                        .collect(),
+                    nodes: hints
+                        .and_then(|h| h.for_nodes.as_ref())
+                        .into_iter()
+                        .flatten()
+                        .map(|n| n.name.clone())
+                        .collect(),
                 };
                 // A network may give a terminating pod's address to a new pod: the new one counts.
                 if !endpoint.terminating || !found.contains_key(&(ip, number)) {
@@ -295,7 +328,11 @@ mod tests {
             ("fd00::/8", "fd12::1", true),
             ("fd00::/8", "10.0.0.1", false),
         ] {
-            assert_eq!(Cidr::parse(range).is_some_and(|c| c.contains(ip.parse().unwrap())), inside, "{ip} in {range}");
+            assert_eq!(
+                Cidr::parse(range).is_some_and(|c| c.contains(ip.parse().unwrap())),
+                inside,
+                "{ip} in {range}"
+            );
         }
         for bad in ["", "10.0.0.0", "10.0.0.0/33", "x/8", "10.0.0.0/-1"] {
             assert_eq!(Cidr::parse(bad), None, "{bad}");

@@ -235,8 +235,11 @@ pub fn service_port(port: &ServicePort, endpoints: &[Endpoint], s: &Settings, ou
         }
     }
     if port.health_port != 0 {
-        let rule =
-            format!("{} -m tcp -p tcp --dport {} -j ACCEPT", comment("health check node port"), port.health_port);
+        let rule = format!(
+            "{} -m tcp -p tcp --dport {} -j ACCEPT",
+            comment("health check node port"),
+            port.health_port
+        );
         out.shared.push((Shared::FilterNodePorts, rule));
     }
 
@@ -245,9 +248,9 @@ pub fn service_port(port: &ServicePort, endpoints: &[Endpoint], s: &Settings, ou
         (true, _) => Some(String::new()),
         (false, not_local) => not_local.map(|m| format!("{m} ")),
     };
-    let masquerade = outsiders.filter(|_| has_internal).map(|from| {
-        format!("{} {} {from}-j KUBE-MARK-MASQ", comment("cluster IP"), to(port.cluster_ip))
-    });
+    let masquerade = outsiders
+        .filter(|_| has_internal)
+        .map(|from| format!("{} {} {from}-j KUBE-MARK-MASQ", comment("cluster IP"), to(port.cluster_ip)));
     if uses_external {
         let rules = external(port, s, &cluster_chain, has_external.then_some(external_policy_chain));
         out.own.push((external_chain.clone(), rules));
@@ -290,7 +293,8 @@ fn endpoint_comment(s: &Settings, text: impl FnOnce() -> String) -> String {
 
 /// What all traffic from outside goes through, whatever it was sent to.
 fn external(port: &ServicePort, s: &Settings, cluster: &str, policy: Option<&String>) -> Vec<String> {
-    let comment = |what: &str| format!("-m comment --comment \"{what} for {} external destinations\"", port.name);
+    let comment =
+        |what: &str| format!("-m comment --comment \"{what} for {} external destinations\"", port.name);
     let mut rules = Vec::new();
     if port.external_local {
         if let Some(from_pods) = s.local.matches(true) {
@@ -367,14 +371,17 @@ pub fn base(s: &Settings) -> Vec<(Table, &'static str, Vec<String>)> {
     if !s.tcp_be_liberal {
         forward.push("-m conntrack --ctstate INVALID -j DROP".to_string());
     }
-    forward.push(format!("-m comment --comment \"kubernetes forwarding rules\" -m mark --mark {mark}/{mark} -j ACCEPT"));
+    forward.push(format!(
+        "-m comment --comment \"kubernetes forwarding rules\" -m mark --mark {mark}/{mark} -j ACCEPT"
+    ));
     forward.push(
         "-m comment --comment \"kubernetes forwarding conntrack rule\" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".into(),
     );
     let postrouting = vec![
         format!("-m mark ! --mark {mark}/{mark} -j RETURN"),
         format!("-j MARK --xor-mark {mark}"),
-        "-m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE --random-fully".into(),
+        "-m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE --random-fully"
+            .into(),
     ];
     let mut chains = vec![
         (Table::Filter, "KUBE-FORWARD", forward),
@@ -469,7 +476,16 @@ mod tests {
         let zones = words.iter().filter_map(|w| w.strip_prefix("zone=")).map(Into::into).collect();
         let terminating = words.contains(&"terminating");
         let local = words.contains(&"local");
-        Endpoint { ip, port: 8080, local, ready: !terminating, serving: true, terminating, zones, nodes: Vec::new() }
+        Endpoint {
+            ip,
+            port: 8080,
+            local,
+            ready: !terminating,
+            serving: true,
+            terminating,
+            zones,
+            nodes: Vec::new(),
+        }
     }
 
     fn piece(port: &ServicePort, endpoints: &[&str]) -> Piece {
@@ -494,7 +510,10 @@ mod tests {
 
     #[test]
     fn cluster_address() {
-        check(&port(), &["10.1.0.1", "10.1.0.2 local", "10.1.0.3 terminating"], expect![[r#"
+        check(
+            &port(),
+            &["10.1.0.1", "10.1.0.2 local", "10.1.0.3 terminating"],
+            expect![[r#"
             NatServices: -m comment --comment "ns/svc:p cluster IP" -m tcp -p tcp -d 10.0.0.1 --dport 80 -j KUBE-SVC-G2XI3FWALOWGEAFL
             KUBE-SVC-G2XI3FWALOWGEAFL
               -m comment --comment "ns/svc:p cluster IP" -m tcp -p tcp -d 10.0.0.1 --dport 80 ! -s 10.244.0.0/16 -j KUBE-MARK-MASQ
@@ -506,22 +525,30 @@ mod tests {
             KUBE-SEP-52BTULT3DYJMPUDA
               -m comment --comment ns/svc:p -s 10.1.0.2 -j KUBE-MARK-MASQ
               -m comment --comment ns/svc:p -m tcp -p tcp -j DNAT --to-destination 10.1.0.2:8080
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn nothing_behind_it() {
         let port = ServicePort { node_port: 30_000, external_ips: vec![[1, 2, 3, 4].into()], ..port() };
-        check(&port, &[], expect![[r#"
+        check(
+            &port,
+            &[],
+            expect![[r#"
             FilterServices: -m comment --comment "ns/svc:p has no endpoints" -m tcp -p tcp -d 10.0.0.1 --dport 80 -j REJECT
             FilterExternal: -m comment --comment "ns/svc:p has no endpoints" -m tcp -p tcp -d 1.2.3.4 --dport 80 -j REJECT
             FilterExternal: -m comment --comment "ns/svc:p has no endpoints" -m addrtype --dst-type LOCAL -m tcp -p tcp --dport 30000 -j REJECT
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn only_endpoints_that_leave() {
-        check(&port(), &["10.1.0.1 terminating"], expect![[r#"
+        check(
+            &port(),
+            &["10.1.0.1 terminating"],
+            expect![[r#"
             NatServices: -m comment --comment "ns/svc:p cluster IP" -m tcp -p tcp -d 10.0.0.1 --dport 80 -j KUBE-SVC-G2XI3FWALOWGEAFL
             KUBE-SVC-G2XI3FWALOWGEAFL
               -m comment --comment "ns/svc:p cluster IP" -m tcp -p tcp -d 10.0.0.1 --dport 80 ! -s 10.244.0.0/16 -j KUBE-MARK-MASQ
@@ -529,7 +556,8 @@ mod tests {
             KUBE-SEP-VRNWFNIKBI27RY4T
               -m comment --comment ns/svc:p -s 10.1.0.1 -j KUBE-MARK-MASQ
               -m comment --comment ns/svc:p -m tcp -p tcp -j DNAT --to-destination 10.1.0.1:8080
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -544,7 +572,10 @@ mod tests {
             health_port: 31_000,
             ..port()
         };
-        check(&port, &["10.1.0.1", "10.1.0.2 local"], expect![[r#"
+        check(
+            &port,
+            &["10.1.0.1", "10.1.0.2 local"],
+            expect![[r#"
             NatServices: -m comment --comment "ns/svc:p cluster IP" -m tcp -p tcp -d 10.0.0.1 --dport 80 -j KUBE-SVC-G2XI3FWALOWGEAFL
             NatServices: -m comment --comment "ns/svc:p external IP" -m tcp -p tcp -d 1.2.3.4 --dport 80 -j KUBE-EXT-G2XI3FWALOWGEAFL
             NatServices: -m comment --comment "ns/svc:p loadbalancer IP" -m tcp -p tcp -d 5.6.7.8 --dport 80 -j KUBE-FW-G2XI3FWALOWGEAFL
@@ -575,13 +606,17 @@ mod tests {
             KUBE-SEP-52BTULT3DYJMPUDA
               -m comment --comment ns/svc:p -s 10.1.0.2 -j KUBE-MARK-MASQ
               -m comment --comment ns/svc:p -m recent --name KUBE-SEP-52BTULT3DYJMPUDA --set -m tcp -p tcp -j DNAT --to-destination 10.1.0.2:8080
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn local_without_local_endpoints() {
         let port = ServicePort { internal_local: true, external_local: true, node_port: 30_000, ..port() };
-        check(&port, &["10.1.0.1"], expect![[r#"
+        check(
+            &port,
+            &["10.1.0.1"],
+            expect![[r#"
             FilterServices: -m comment --comment "ns/svc:p has no local endpoints" -m tcp -p tcp -d 10.0.0.1 --dport 80 -j DROP
             NatNodePorts: -m comment --comment ns/svc:p -m tcp -p tcp --dport 30000 -j KUBE-EXT-G2XI3FWALOWGEAFL
             FilterExternal: -m comment --comment "ns/svc:p has no local endpoints" -m addrtype --dst-type LOCAL -m tcp -p tcp --dport 30000 -j DROP
@@ -594,7 +629,8 @@ mod tests {
             KUBE-SEP-VRNWFNIKBI27RY4T
               -m comment --comment ns/svc:p -s 10.1.0.1 -j KUBE-MARK-MASQ
               -m comment --comment ns/svc:p -m tcp -p tcp -j DNAT --to-destination 10.1.0.1:8080
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -616,7 +652,8 @@ mod tests {
         let key = |name: &str| ("ns".to_string(), name.to_string());
         let s = settings();
         let pieces = BTreeMap::from([(key("svc"), piece(&port(), &["10.1.0.1"]))]);
-        let (mut tables, first) = Tables::full(&s, pieces, &Found::read("*nat\n:KUBE-SVC-OLD - [0:0]\nCOMMIT\n"));
+        let (mut tables, first) =
+            Tables::full(&s, pieces, &Found::read("*nat\n:KUBE-SVC-OLD - [0:0]\nCOMMIT\n"));
         assert!(first.text.contains("-X KUBE-SVC-OLD\n") && first.text.contains("-I PREROUTING"));
         let same = tables.update(&s, vec![(key("svc"), Some(piece(&port(), &["10.1.0.1"])))]);
         assert_eq!(same.text, "");

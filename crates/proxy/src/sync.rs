@@ -106,9 +106,12 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     let scope = || Scope { label_selector: SELECTOR.into(), ..Scope::default() };
     let services: Informer<Service> = informers.informer_with(scope());
     let slices: Informer<EndpointSlice> = informers.informer_with(scope());
-    let nodes: Informer<Node> =
-        informers.informer_with(Scope { field_selector: format!("metadata.name={}", config.node), ..Scope::default() });
-    slices.index("service", |s| service_key(s).map(|(ns, name)| format!("{ns}/{name}")).into_iter().collect());
+    let nodes: Informer<Node> = informers.informer_with(Scope {
+        field_selector: format!("metadata.name={}", config.node),
+        ..Scope::default()
+    });
+    slices
+        .index("service", |s| service_key(s).map(|(ns, name)| format!("{ns}/{name}")).into_iter().collect());
 
     let dirty = Arc::new(Dirty::default());
     let health = Arc::new(Health::new(2 * config.sync_period));
@@ -131,8 +134,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
             d.add_all();
         }
     });
-    serve(config.healthz, config.bind_address_hard_fail, health::health_answers(health.clone()), &shutdown).await?;
-    serve(config.metrics, config.bind_address_hard_fail, health::metrics_answers(metrics.clone()), &shutdown).await?;
+    serve(config.healthz, config.bind_address_hard_fail, health::health_answers(health.clone()), &shutdown)
+        .await?;
+    serve(config.metrics, config.bind_address_hard_fail, health::metrics_answers(metrics.clone()), &shutdown)
+        .await?;
 
     let synced = async { tokio::join!(services.synced(), slices.synced(), nodes.synced()) };
     if shutdown.run_until_cancelled(synced).await.is_none() {
@@ -236,7 +241,8 @@ async fn clean(config: &Config) -> Result<(), Error> {
 fn settings(config: &Config, node: Option<&Node>, family: Family, large: bool) -> Settings {
     let addresses = node.and_then(|n| n.status.as_ref()?.addresses.as_ref()).into_iter().flatten();
     let of_kind = |kind: &str| {
-        let mut found = addresses.clone().filter(|a| a.type_ == kind).filter_map(|a| a.address.parse::<IpAddr>().ok());
+        let mut found =
+            addresses.clone().filter(|a| a.type_ == kind).filter_map(|a| a.address.parse::<IpAddr>().ok());
         found.find(|ip| Family::of(*ip) == family)
     };
     let given = config.bind_address.filter(|ip| Family::of(*ip) == family);
@@ -403,7 +409,8 @@ impl Proxy {
                 }
             }
         }
-        let changed = if all { self.services.list() } else { self.some(&keys).into_iter().flatten().collect() };
+        let changed =
+            if all { self.services.list() } else { self.some(&keys).into_iter().flatten().collect() };
         if all {
             self.health_ports.clear();
         }
@@ -467,7 +474,8 @@ impl Proxy {
         for family in [Family::V4, Family::V6] {
             for port in service_ports(service, family).iter().filter(|p| p.health_port != 0) {
                 let endpoints = endpoints(&slices, family, port, &self.config.node);
-                let local: BTreeSet<IpAddr> = endpoints.iter().filter(|e| e.local && e.ready).map(|e| e.ip).collect();
+                let local: BTreeSet<IpAddr> =
+                    endpoints.iter().filter(|e| e.local && e.ready).map(|e| e.ip).collect();
                 let before = found.map_or(0, |(_, n): (u16, usize)| n);
                 found = Some((port.health_port, before.max(local.len())));
             }

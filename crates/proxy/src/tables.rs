@@ -53,7 +53,9 @@ impl Found {
                 }
                 Some(b'-') => {
                     let mut words = line.split(' ');
-                    let (Some(table), Some("-A"), Some(from)) = (table, words.next(), words.next()) else { continue };
+                    let (Some(table), Some("-A"), Some(from)) = (table, words.next(), words.next()) else {
+                        continue;
+                    };
                     if let Some((_, to)) = line.rsplit_once(" -j ")
                         && !from.starts_with("KUBE-")
                         && to.starts_with("KUBE-")
@@ -170,7 +172,10 @@ impl Tables {
             let at = shared.chain();
             let section = if at.0 == Table::Filter { &mut *filter } else { &mut *nat };
             let of_services = self.pieces.values().flat_map(|p| &p.shared).filter(|(c, _)| c == shared);
-            let own = last.iter().filter(|(table, chain, _)| (*table, *chain) == at).flat_map(|(_, _, rules)| rules);
+            let own = last
+                .iter()
+                .filter(|(table, chain, _)| (*table, *chain) == at)
+                .flat_map(|(_, _, rules)| rules);
             let rules: Vec<&String> = of_services.map(|(_, rule)| rule).chain(own).collect();
             section.chain(at.1, &rules);
         }
@@ -178,7 +183,10 @@ impl Tables {
 }
 
 fn keep(piece: Piece) -> Kept {
-    Kept { shared: piece.shared, own: piece.own.into_iter().map(|(name, rules)| (name, hash(&rules))).collect() }
+    Kept {
+        shared: piece.shared,
+        own: piece.own.into_iter().map(|(name, rules)| (name, hash(&rules))).collect(),
+    }
 }
 
 fn hash(rules: &[String]) -> u64 {
@@ -211,7 +219,10 @@ pub fn cleanup(s: &Settings, found: &Found) -> String {
             let _ = writeln!(section.rules, "-D {from} {matching} -j {to}");
         }
     }
-    let ours = Shared::ALL.iter().map(|c| c.chain()).chain(base(s).into_iter().map(|(table, chain, _)| (table, chain)));
+    let ours = Shared::ALL
+        .iter()
+        .map(|c| c.chain())
+        .chain(base(s).into_iter().map(|(table, chain, _)| (table, chain)));
     for (table, chain) in ours.collect::<BTreeSet<_>>() {
         if chain != "KUBE-FIREWALL" {
             let section = if table == Table::Filter { &mut filter } else { &mut nat };

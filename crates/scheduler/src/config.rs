@@ -190,13 +190,19 @@ impl Config {
         let file = match &o.config {
             None => File::default(),
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable(path.clone(), e))?;
-                let file: File = serde_norway::from_str(&text).map_err(|e| ConfigError::Malformed(path.clone(), e))?;
+                let text =
+                    std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable(path.clone(), e))?;
+                let file: File =
+                    serde_norway::from_str(&text).map_err(|e| ConfigError::Malformed(path.clone(), e))?;
                 if file.kind != "KubeSchedulerConfiguration" {
                     return Err(invalid("kind", file.kind, "must be KubeSchedulerConfiguration"));
                 }
                 if file.api_version != "kubescheduler.config.k8s.io/v1" {
-                    return Err(invalid("apiVersion", file.api_version, "must be kubescheduler.config.k8s.io/v1"));
+                    return Err(invalid(
+                        "apiVersion",
+                        file.api_version,
+                        "must be kubescheduler.config.k8s.io/v1",
+                    ));
                 }
                 file
             }
@@ -230,7 +236,11 @@ impl Config {
                 };
                 let lock = pick(&o.leader_elect_resource_lock, &e.resource_lock, "leases");
                 if lock != "leases" {
-                    return Err(invalid("leaderElection.resourceLock (--leader-elect-resource-lock)", lock, "must be leases"));
+                    return Err(invalid(
+                        "leaderElection.resourceLock (--leader-elect-resource-lock)",
+                        lock,
+                        "must be leases",
+                    ));
                 }
                 let mut c = LeaderConfig::new(
                     &pick(&o.leader_elect_resource_namespace, &e.resource_namespace, "kube-system"),
@@ -238,9 +248,24 @@ impl Config {
                     &identity,
                 );
                 let times = [
-                    ("leaseDuration (--leader-elect-lease-duration)", &o.leader_elect_lease_duration, &e.lease_duration, &mut c.lease_duration),
-                    ("renewDeadline (--leader-elect-renew-deadline)", &o.leader_elect_renew_deadline, &e.renew_deadline, &mut c.renew_deadline),
-                    ("retryPeriod (--leader-elect-retry-period)", &o.leader_elect_retry_period, &e.retry_period, &mut c.retry_period),
+                    (
+                        "leaseDuration (--leader-elect-lease-duration)",
+                        &o.leader_elect_lease_duration,
+                        &e.lease_duration,
+                        &mut c.lease_duration,
+                    ),
+                    (
+                        "renewDeadline (--leader-elect-renew-deadline)",
+                        &o.leader_elect_renew_deadline,
+                        &e.renew_deadline,
+                        &mut c.renew_deadline,
+                    ),
+                    (
+                        "retryPeriod (--leader-elect-retry-period)",
+                        &o.leader_elect_retry_period,
+                        &e.retry_period,
+                        &mut c.retry_period,
+                    ),
                 ];
                 for (what, flag, field, to) in times {
                     if let Some(text) = flag.as_ref().or(field.as_ref()) {
@@ -272,8 +297,20 @@ fn profile(i: usize, p: &ProfileFile) -> Result<Profile, ConfigError> {
     let mut plugins = DEFAULT.to_vec();
     let known = |name: &str| DEFAULT.iter().any(|p| p.name == name) || BUILT_IN.contains(&name);
     const POINTS: [&str; 14] = [
-        "preEnqueue", "queueSort", "preFilter", "filter", "postFilter", "preScore", "score", "reserve", "permit",
-        "preBind", "bind", "postBind", "multiPoint", "placementGenerate",
+        "preEnqueue",
+        "queueSort",
+        "preFilter",
+        "filter",
+        "postFilter",
+        "preScore",
+        "score",
+        "reserve",
+        "permit",
+        "preBind",
+        "bind",
+        "postBind",
+        "multiPoint",
+        "placementGenerate",
     ];
     for (point, set) in &p.plugins {
         let at = format!("profiles[{i}].plugins.{point}");

@@ -103,7 +103,11 @@ pub struct Checks<'a>(Vec<(&'static str, Check<'a>)>);
 
 impl<'a> Checks<'a> {
     /// Asks the plugins to prepare. An error names the plugin that says no right away.
-    pub fn prepare(plugins: &'a [Plugin], pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Self, (&'static str, Reason)> {
+    pub fn prepare(
+        plugins: &'a [Plugin],
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+    ) -> Result<Self, (&'static str, Reason)> {
         let mut checks = Vec::with_capacity(plugins.len());
         for plugin in plugins {
             match (plugin.filter)(pod, cluster) {
@@ -191,7 +195,8 @@ fn best(plugins: &[Plugin], pod: &PodInfo, cluster: &Cluster, fitting: &[usize])
         }
     }
     let most = totals.iter().max()?;
-    let equals: Vec<usize> = fitting.iter().zip(&totals).filter(|(_, t)| *t == most).map(|(at, _)| *at).collect();
+    let equals: Vec<usize> =
+        fitting.iter().zip(&totals).filter(|(_, t)| *t == most).map(|(at, _)| *at).collect();
     equals.get(rand::rng().random_range(0..equals.len())).copied()
 }
 

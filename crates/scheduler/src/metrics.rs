@@ -38,7 +38,11 @@ impl Metrics {
             Histogram::new((0..15).map(|n| 0.001 * f64::from(1 << n)))
         });
         registry.register("schedule_attempts", "Number of attempts to schedule pods", attempts.clone());
-        registry.register("scheduling_attempt_duration_seconds", "Scheduling attempt latency", duration.clone());
+        registry.register(
+            "scheduling_attempt_duration_seconds",
+            "Scheduling attempt latency",
+            duration.clone(),
+        );
         registry.register("pending_pods", "Number of pending pods, by the queue type", pending.clone());
         registry.register("preemption_attempts", "Preemption attempts in the cluster", preemptions.clone());
         Metrics { registry, attempts, duration, pending, preemptions }

@@ -4,7 +4,8 @@ use api::quantity::Quantity;
 use api::selector::LabelSelector;
 use client::ObjectExt;
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, NodeSelector, Pod, PodAffinityTerm, PodSpec, ResourceRequirements, TopologySpreadConstraint,
+    Affinity, Container, NodeSelector, Pod, PodAffinityTerm, PodSpec, ResourceRequirements,
+    TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,7 +119,12 @@ fn selector(of: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSel
     of.map_or_else(nothing, |s| LabelSelector::from_object(s).unwrap_or_else(|_| nothing()))
 }
 
-fn add_label_keys<'a>(to: &mut LabelSelector, keys: impl Iterator<Item = &'a String>, pod: &Pod, negate: bool) {
+fn add_label_keys<'a>(
+    to: &mut LabelSelector,
+    keys: impl Iterator<Item = &'a String>,
+    pod: &Pod,
+    negate: bool,
+) {
     use api::selector::{Operator, Requirement};
     for key in keys {
         if let Some(value) = pod.label(key) {
@@ -200,10 +206,14 @@ impl PodInfo {
         };
         let together = affinity.and_then(|a| a.pod_affinity.as_ref());
         let apart = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
-        let attract =
-            together.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()).into_iter().flatten();
-        let repel =
-            apart.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()).into_iter().flatten();
+        let attract = together
+            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())
+            .into_iter()
+            .flatten();
+        let repel = apart
+            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())
+            .into_iter()
+            .flatten();
         let preferred = attract
             .map(|t| Term::read(&t.pod_affinity_term, &pod, t.weight))
             .chain(repel.map(|t| Term::read(&t.pod_affinity_term, &pod, -t.weight)))
@@ -213,11 +223,17 @@ impl PodInfo {
             all.filter(|c| c.when_unsatisfiable == when).map(|c| Spread::read(c, &pod)).collect()
         };
         PodInfo {
-            requests: requests(spec, |c| Resources::read(c.resources.as_ref().and_then(|r| r.requests.as_ref()))),
+            requests: requests(spec, |c| {
+                Resources::read(c.resources.as_ref().and_then(|r| r.requests.as_ref()))
+            }),
             assumed: assumed(spec),
             ports: host_ports(spec),
-            affinity: required(together.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
-            anti_affinity: required(apart.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
+            affinity: required(
+                together.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
+            anti_affinity: required(
+                apart.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
             preferred,
             spread: spreads("DoNotSchedule"),
             soft_spread: spreads("ScheduleAnyway"),
@@ -238,7 +254,11 @@ impl PodInfo {
 
     /// The part of node affinity that must be met.
     pub fn required_nodes(&self) -> Option<&NodeSelector> {
-        self.node_affinity()?.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref()
+        self.node_affinity()?
+            .node_affinity
+            .as_ref()?
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()
     }
 
     /// Whether its place depends on other pods, or theirs on it.
@@ -301,7 +321,8 @@ fn assumed(spec: &PodSpec) -> (i64, i64) {
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     let taken = ports.filter(|p| p.host_port.is_some_and(|n| n > 0));
     taken

@@ -46,13 +46,15 @@ pub fn find(
     let limit = (diagnosis.nodes / 10).max(CANDIDATES);
     for (node, verdict) in &diagnosis.verdicts {
         let reason = match verdict {
-            Verdict::Unschedulable(_) if candidates.len() < limit => match on_node(plugins, pod, cluster, node, budgets) {
-                Some(candidate) => {
-                    candidates.push(candidate);
-                    continue;
+            Verdict::Unschedulable(_) if candidates.len() < limit => {
+                match on_node(plugins, pod, cluster, node, budgets) {
+                    Some(candidate) => {
+                        candidates.push(candidate);
+                        continue;
+                    }
+                    None => "No preemption victims found for incoming pod",
                 }
-                None => "No preemption victims found for incoming pod",
-            },
+            }
             _ => "Preemption is not helpful for scheduling",
         };
         told.verdicts.insert(node.clone(), Verdict::never(reason));
@@ -64,7 +66,13 @@ pub fn find(
     };
     let best = candidates.into_iter().min_by_key(|c| {
         let sum: i64 = c.victims.iter().map(|v| i64::from(v.priority) + i64::from(i32::MAX) + 1).sum();
-        (c.violations, c.victims.first().map_or(i32::MIN, |v| v.priority), sum, c.victims.len(), Reverse(start(c)))
+        (
+            c.violations,
+            c.victims.first().map_or(i32::MIN, |v| v.priority),
+            sum,
+            c.victims.len(),
+            Reverse(start(c)),
+        )
     });
     best.ok_or_else(|| format!("preemption: {}", told.message()))
 }
@@ -78,7 +86,8 @@ fn on_node(
     budgets: &[Arc<PodDisruptionBudget>],
 ) -> Option<Candidate> {
     let row = cluster.rows.get(cluster.index(node)?)?;
-    let mut lesser: Vec<Arc<PodInfo>> = row.pods.values().filter(|p| p.priority < pod.priority).cloned().collect();
+    let mut lesser: Vec<Arc<PodInfo>> =
+        row.pods.values().filter(|p| p.priority < pod.priority).cloned().collect();
     if lesser.is_empty() {
         return None;
     }
@@ -108,7 +117,9 @@ fn on_node(
             broken
         };
         let (breaking, harmless): (Vec<_>, Vec<_>) = lesser.iter().cloned().partition(|p| breaks(p));
-        for (p, is_breaking) in breaking.into_iter().map(|p| (p, true)).chain(harmless.into_iter().map(|p| (p, false))) {
+        for (p, is_breaking) in
+            breaking.into_iter().map(|p| (p, true)).chain(harmless.into_iter().map(|p| (p, false)))
+        {
             cluster.set_pod(p.clone(), node);
             if !fits(cluster) {
                 cluster.remove_pod(p.pod.uid());

@@ -83,9 +83,14 @@ enum State {
     Active(u64),
     BackOff(u64),
     /// Waits for a change that concerns these plugins.
-    Parked { plugins: BTreeSet<&'static str>, until: Instant },
+    Parked {
+        plugins: BTreeSet<&'static str>,
+        until: Instant,
+    },
     /// Somebody has it.
-    Taken { at: u64 },
+    Taken {
+        at: u64,
+    },
 }
 
 /// All waiting pods, by uid.
@@ -245,7 +250,8 @@ impl Queue {
     /// Wakes what waited too long.
     pub fn wake_leftovers(&mut self, now: Instant) {
         let old = |s: &State| matches!(s, State::Parked { until, .. } if *until <= now);
-        let uids: Vec<String> = self.pods.iter().filter(|(_, (_, s))| old(s)).map(|(uid, _)| uid.clone()).collect();
+        let uids: Vec<String> =
+            self.pods.iter().filter(|(_, (_, s))| old(s)).map(|(uid, _)| uid.clone()).collect();
         for uid in uids {
             self.activate(&uid);
         }

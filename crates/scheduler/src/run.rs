@@ -11,7 +11,10 @@ use crate::queue::{Queue, Waiting, Wake};
 use crate::serve::{self, ServeError};
 use crate::volumes::{self, SELECTED_NODE, Step};
 use client::leader::{Elector, Outcome as Led};
-use client::{Client, Event, EventRecorder, EventType, Informers, Lister, ObjectExt, Patch, Scope, Subscription, object_ref};
+use client::{
+    Client, Event, EventRecorder, EventType, Informers, Lister, ObjectExt, Patch, Scope, Subscription,
+    object_ref,
+};
 use k8s_openapi::api::core::v1::{
     Binding, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
 };
@@ -75,7 +78,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     if let Some(address) = config.serve {
         let review = options.authentication_kubeconfig.as_ref().or(options.authorization_kubeconfig.as_ref());
         let reviewer = match review {
-            Some(path) => Client::new(client::Config::from_kubeconfig_file(path)?.user_agent("kube-scheduler"))?,
+            Some(path) => {
+                Client::new(client::Config::from_kubeconfig_file(path)?.user_agent("kube-scheduler"))?
+            }
             None => client.clone(),
         };
         let tls = serve::acceptor(&options)?;
@@ -121,11 +126,14 @@ struct Feeds {
 
 async fn schedule(client: Client, config: Config, metrics: Arc<Metrics>, shutdown: CancellationToken) {
     let informers = Informers::new(client.clone(), shutdown.clone());
-    let alive = Scope { field_selector: "status.phase!=Succeeded,status.phase!=Failed".into(), ..Scope::default() };
+    let alive =
+        Scope { field_selector: "status.phase!=Succeeded,status.phase!=Failed".into(), ..Scope::default() };
     let pods = informers.informer_stripped::<Pod>(alive, strip);
     let (nodes, namespaces) = (informers.informer::<Node>(), informers.informer::<Namespace>());
-    let (claims, volumes) = (informers.informer::<PersistentVolumeClaim>(), informers.informer::<PersistentVolume>());
-    let (classes, budgets) = (informers.informer::<StorageClass>(), informers.informer::<PodDisruptionBudget>());
+    let (claims, volumes) =
+        (informers.informer::<PersistentVolumeClaim>(), informers.informer::<PersistentVolume>());
+    let (classes, budgets) =
+        (informers.informer::<StorageClass>(), informers.informer::<PodDisruptionBudget>());
     let feeds = Feeds {
         pods: pods.subscribe(),
         nodes: nodes.subscribe(),
@@ -136,7 +144,8 @@ async fn schedule(client: Client, config: Config, metrics: Arc<Metrics>, shutdow
     };
     let synced = async {
         tokio::join!(pods.synced(), nodes.synced(), namespaces.synced());
-        let others = async { tokio::join!(claims.synced(), volumes.synced(), classes.synced(), budgets.synced()) };
+        let others =
+            async { tokio::join!(claims.synced(), volumes.synced(), classes.synced(), budgets.synced()) };
         if tokio::time::timeout(OTHERS_LIMIT, others).await.is_err() {
             tracing::warn!("volumes or disruption budgets can't be listed yet: going on without");
         }
@@ -144,7 +153,8 @@ async fn schedule(client: Client, config: Config, metrics: Arc<Metrics>, shutdow
     if shutdown.run_until_cancelled(synced).await.is_none() {
         return;
     }
-    let recorders = config.profiles.iter().map(|p| (p.name.clone(), EventRecorder::new(client.clone(), &p.name, "")));
+    let recorders =
+        config.profiles.iter().map(|p| (p.name.clone(), EventRecorder::new(client.clone(), &p.name, "")));
     let (results, finished) = mpsc::channel(4 * IN_FLIGHT);
     let scheduler = Scheduler {
         recorders: recorders.collect(),
@@ -356,7 +366,8 @@ impl Scheduler {
             return;
         }
         let info = Arc::new(PodInfo::new(pod.clone()));
-        let nominated = pod.status.as_ref().and_then(|s| s.nominated_node_name.clone()).filter(|n| !n.is_empty());
+        let nominated =
+            pod.status.as_ref().and_then(|s| s.nominated_node_name.clone()).filter(|n| !n.is_empty());
         match nominated {
             Some(node) => self.nominated.insert(uid, (node, info.clone())),
             None => self.nominated.remove(&uid),
@@ -390,8 +401,14 @@ impl Scheduler {
                 self.metrics.preemptions.inc();
                 let budgets = self.budgets.list();
                 let found = match diagnosis.rejected {
-                    None => preemption::find(&profile.plugins, &info, &mut self.cluster, &diagnosis, &budgets),
-                    Some(_) => Err("preemption: 0/".to_string() + &format!("{0} nodes are available: {0} Preemption is not helpful for scheduling.", diagnosis.nodes)),
+                    None => {
+                        preemption::find(&profile.plugins, &info, &mut self.cluster, &diagnosis, &budgets)
+                    }
+                    Some(_) => Err("preemption: 0/".to_string()
+                        + &format!(
+                            "{0} nodes are available: {0} Preemption is not helpful for scheduling.",
+                            diagnosis.nodes
+                        )),
                 };
                 Err((diagnosis, found))
             }
@@ -451,7 +468,8 @@ impl Scheduler {
     fn on_bound(&mut self, bound: Bound) {
         let Bound { waiting, node, started, result } = bound;
         let pod = &waiting.info.pod;
-        let (uid, name) = (pod.uid(), pod.spec.as_ref().and_then(|s| s.scheduler_name.clone()).unwrap_or_default());
+        let (uid, name) =
+            (pod.uid(), pod.spec.as_ref().and_then(|s| s.scheduler_name.clone()).unwrap_or_default());
         match result {
             Ok(()) => {
                 self.queue.remove(uid);
@@ -472,7 +490,12 @@ impl Scheduler {
                     return self.queue.remove(uid); // it was deleted
                 }
                 if let Some(recorder) = self.recorders.get(&name) {
-                    recorder.event(&object_ref(&**pod), EventType::Warning, "FailedScheduling", e.to_string());
+                    recorder.event(
+                        &object_ref(&**pod),
+                        EventType::Warning,
+                        "FailedScheduling",
+                        e.to_string(),
+                    );
                 }
                 self.queue.hand_back(uid, BTreeSet::new());
             }
@@ -516,7 +539,9 @@ fn unschedulable(pod: &Pod, message: &str, nominated: Option<&str>) -> Option<Pa
     let status = pod.status.clone().unwrap_or_default();
     let old = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled");
     let same = old.is_some_and(|c| {
-        c.status == "False" && c.reason.as_deref() == Some("Unschedulable") && c.message.as_deref() == Some(message)
+        c.status == "False"
+            && c.reason.as_deref() == Some("Unschedulable")
+            && c.message.as_deref() == Some(message)
     });
     if same && nominated.is_none_or(|n| status.nominated_node_name.as_deref() == Some(n)) {
         return None;
@@ -613,9 +638,7 @@ impl Binder {
                 Step::Provision(claim) => {
                     let patch = json!({ "metadata": { "annotations": { SELECTED_NODE: node } } });
                     let (namespace, name) = (claim.namespace(), claim.name());
-                    self.client
-                        .patch::<PersistentVolumeClaim>(namespace, name, &Patch::Merge(patch))
-                        .await?;
+                    self.client.patch::<PersistentVolumeClaim>(namespace, name, &Patch::Merge(patch)).await?;
                 }
             }
         }
@@ -631,7 +654,10 @@ impl Binder {
                     && claim.annotation(SELECTED_NODE).is_some()
                     && selected.is_none();
                 if given_up {
-                    return Err(BindError::Volumes(format!("no volume for claim {} on {node}", claim.name())));
+                    return Err(BindError::Volumes(format!(
+                        "no volume for claim {} on {node}",
+                        claim.name()
+                    )));
                 }
                 open += usize::from(!volumes::is_bound(&now));
             }

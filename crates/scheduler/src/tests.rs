@@ -53,21 +53,26 @@ fn pod(name: &str, words: &[(&str, &str)]) -> Pod {
             "port" => ports.push(json!({"containerPort": 1, "hostPort": value.parse::<i32>().unwrap()})),
             "select" => spec["nodeSelector"] = labels(value),
             "tolerate" => spec["tolerations"] = json!([{"key": value, "operator": "Exists"}]),
-            "near" => spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = term(value),
+            "near" => {
+                spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                    term(value)
+            }
             "away" => {
-                spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = term(value);
+                spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                    term(value);
             }
             "prefer" => {
                 let (k, v) = value.split_once(':').unwrap();
-                spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] =
-                    json!([{"weight": 1, "preference": {"matchExpressions": [{"key": k, "operator": "In", "values": [v]}]}}]);
+                spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] = json!([{"weight": 1, "preference": {"matchExpressions": [{"key": k, "operator": "In", "values": [v]}]}}]);
             }
             "spread" => {
                 let (label, key) = value.split_once('@').unwrap();
                 spec["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": key,
                     "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": labels(label)}}]);
             }
-            "claim" => spec["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": value}}]),
+            "claim" => {
+                spec["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": value}}])
+            }
             key => requests[key] = json!(value),
         }
     }
@@ -99,7 +104,8 @@ fn check(text: &str, expected: Expect) {
             Outcome::Unplaced(diagnosis) => {
                 writeln!(said, "{name}: {}", diagnosis.message()).unwrap();
                 if let Ok(c) = preemption::find(&DEFAULT, &info, &mut cluster, &diagnosis, &[]) {
-                    let victims: Vec<_> = c.victims.iter().filter_map(|v| v.pod.metadata.name.clone()).collect();
+                    let victims: Vec<_> =
+                        c.victims.iter().filter_map(|v| v.pod.metadata.name.clone()).collect();
                     writeln!(said, "{name} preempts {} on {}", victims.join(" "), c.node).unwrap();
                 }
             }
@@ -144,9 +150,12 @@ pod  r  memory=9Gi cpu=5
             r: 0/4 nodes are available: 1 Too many pods, 1 node(s) were unschedulable, 3 Insufficient cpu, 3 Insufficient memory.
         "#]],
     );
-    check("pod p", expect![[r#"
+    check(
+        "pod p",
+        expect![[r#"
         p: no nodes available to schedule pods
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -274,9 +283,12 @@ pod  q  cpu=1 priority=1
 
 #[test]
 fn a_claim_has_to_be_there() {
-    check("node a\npod p claim=data", expect![[r#"
+    check(
+        "node a\npod p claim=data",
+        expect![[r#"
         p: 0/1 nodes are available: persistentvolumeclaim "data" not found.
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -44,10 +44,15 @@ fn needs<'a>(pod: &PodInfo, cluster: &'a Cluster) -> Result<Vec<Need<'a>>, Reaso
             None if ephemeral => format!("{}-{}", pod.pod.name(), volume.name),
             None => continue,
         };
-        let claim = cluster.claims.get(&(pod.pod.namespace().to_string(), name.clone())).ok_or_else(|| match ephemeral {
-            true => format!("waiting for ephemeral volume controller to create the persistentvolumeclaim {name:?}"),
-            false => format!("persistentvolumeclaim {name:?} not found"),
-        })?;
+        let claim =
+            cluster.claims.get(&(pod.pod.namespace().to_string(), name.clone())).ok_or_else(|| {
+                match ephemeral {
+                    true => format!(
+                        "waiting for ephemeral volume controller to create the persistentvolumeclaim {name:?}"
+                    ),
+                    false => format!("persistentvolumeclaim {name:?} not found"),
+                }
+            })?;
         if claim.is_deleting() {
             return Err(format!("persistentvolumeclaim {name:?} is being deleted").into());
         }
@@ -122,7 +127,9 @@ fn taken_by_another(claim: &PersistentVolumeClaim, pod: &PodInfo, cluster: &Clus
         let uses = |v: &k8s_openapi::api::core::v1::Volume| {
             v.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name == claim.name())
         };
-        other.pod.namespace() == claim.namespace() && other.pod.uid() != pod.pod.uid() && volumes.into_iter().any(uses)
+        other.pod.namespace() == claim.namespace()
+            && other.pod.uid() != pod.pod.uid()
+            && volumes.into_iter().any(uses)
     })
 }
 
@@ -148,9 +155,10 @@ fn possible(
     let topologies = class.allowed_topologies.iter().flatten();
     let allowed = topologies.clone().next().is_none()
         || topologies.into_iter().any(|t| {
-            t.match_label_expressions.iter().flatten().all(|e| {
-                row.label(&e.key).is_some_and(|value| e.values.iter().any(|v| v == value))
-            })
+            t.match_label_expressions
+                .iter()
+                .flatten()
+                .all(|e| row.label(&e.key).is_some_and(|value| e.values.iter().any(|v| v == value)))
         });
     class.provisioner != "kubernetes.io/no-provisioner" && allowed
 }
@@ -174,7 +182,8 @@ fn matching<'a>(
         let free = match &v.claim_ref {
             None => volume.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Available"),
             Some(r) => {
-                let same = r.namespace.as_deref() == Some(claim.namespace()) && r.name.as_deref() == Some(claim.name());
+                let same = r.namespace.as_deref() == Some(claim.namespace())
+                    && r.name.as_deref() == Some(claim.name());
                 same && r.uid.as_deref().is_none_or(|uid| uid.is_empty() || uid == claim.uid())
             }
         };
@@ -191,12 +200,18 @@ fn matching<'a>(
             }
             && reaches(volume, row)
     };
-    cluster.volumes.values().filter(fits).min_by_key(|v| amount(v.spec.as_ref().and_then(|s| s.capacity.as_ref())))
+    cluster
+        .volumes
+        .values()
+        .filter(fits)
+        .min_by_key(|v| amount(v.spec.as_ref().and_then(|s| s.capacity.as_ref())))
 }
 
 /// What has to happen before a pod can go to a node that was found to fit.
 pub fn steps(pod: &PodInfo, cluster: &Cluster, node: &str) -> Vec<Step> {
-    let (Ok(needs), Some(row)) = (needs(pod, cluster), cluster.index(node).and_then(|at| cluster.rows.get(at))) else {
+    let (Ok(needs), Some(row)) =
+        (needs(pod, cluster), cluster.index(node).and_then(|at| cluster.rows.get(at)))
+    else {
         return Vec::new();
     };
     let (mut used, mut steps) = (Vec::new(), Vec::new());
@@ -216,5 +231,6 @@ pub fn steps(pod: &PodInfo, cluster: &Cluster, node: &str) -> Vec<Step> {
 
 /// Whether a claim has its volume.
 pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
-    claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound") && claim.annotation(BOUND).is_some()
+    claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound")
+        && claim.annotation(BOUND).is_some()
 }

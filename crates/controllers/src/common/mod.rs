@@ -6,6 +6,7 @@ pub mod expectations;
 pub mod hash;
 pub mod intstr;
 pub mod pods;
+pub mod scheduling;
 
 use client::{Object, ObjectExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, OwnerReference, Preconditions};

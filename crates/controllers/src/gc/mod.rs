@@ -136,6 +136,9 @@ impl Collector {
             self.enqueue(self.graph.forget(uid));
             return Ok(None);
         };
+        if live.is_deleting() && !node.foreground {
+            return Ok(None);
+        }
         if node.foreground {
             return self.finish_foreground(uid, &node, &live).await;
         }

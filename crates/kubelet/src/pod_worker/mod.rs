@@ -216,7 +216,11 @@ impl Worker {
             if look {
                 match observed::observe(&self.cx.runtime, self.pod.uid(), &self.seen).await {
                     Ok(mut seen) => {
-                        for c in seen.containers.iter_mut().filter(|c| c.state == State::Exited && c.reason == "Error") {
+                        for c in seen
+                            .containers
+                            .iter_mut()
+                            .filter(|c| c.state == State::Exited && c.reason == "Error")
+                        {
                             if self.cx.exits.ran_out_of_memory(&c.id) {
                                 c.reason = "OOMKilled".into();
                             }

@@ -63,7 +63,8 @@ impl ServingCertificate {
             (cert, key)
         };
         let client_ca = Some(PathBuf::from(&config.client_ca_file)).filter(|p| !p.as_os_str().is_empty());
-        let signed = (config.server_tls_bootstrap && !given).then(|| config.cert_dir.join("kubelet-server-current.pem"));
+        let signed = (config.server_tls_bootstrap && !given)
+            .then(|| config.cert_dir.join("kubelet-server-current.pem"));
         let acceptor = build(&cert, &key, client_ca.as_deref())?;
         let never_read = Vec::new();
         Ok(ServingCertificate { cert, key, client_ca, signed, current: Mutex::new((never_read, acceptor)) })

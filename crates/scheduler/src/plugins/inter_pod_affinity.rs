@@ -11,8 +11,12 @@ use std::collections::{HashMap, HashSet};
 const HARD_WEIGHT: i64 = 1;
 
 /// The plugin.
-pub const PLUGIN: Plugin =
-    Plugin { name: "InterPodAffinity", weight: 2, filter, score: |pod, cluster, nodes| score(pod, cluster, nodes) };
+pub const PLUGIN: Plugin = Plugin {
+    name: "InterPodAffinity",
+    weight: 2,
+    filter,
+    score: |pod, cluster, nodes| score(pod, cluster, nodes),
+};
 
 /// A topology key and the value that a node has for it.
 type Domain<'a> = (&'a str, &'a str);
@@ -36,18 +40,22 @@ fn filter<'a>(pod: &'a PodInfo, cluster: &'a Cluster) -> Prepared<'a> {
         for (at, other) in cluster.pods() {
             let Some(row) = cluster.rows.get(at) else { continue };
             let namespace = cluster.namespace(other.pod.namespace());
-            let of = |term: &'a Term| row.label(&term.topology_key).map(|value| (term.topology_key.as_str(), value));
+            let of = |term: &'a Term| {
+                row.label(&term.topology_key).map(|value| (term.topology_key.as_str(), value))
+            };
             if !pod.affinity.is_empty() && pod.affinity.iter().all(|t| t.matches(&other.pod, namespace)) {
                 wanted.extend(pod.affinity.iter().filter_map(of));
             }
-            unwanted.extend(pod.anti_affinity.iter().filter(|t| t.matches(&other.pod, namespace)).filter_map(of));
+            unwanted
+                .extend(pod.anti_affinity.iter().filter(|t| t.matches(&other.pod, namespace)).filter_map(of));
         }
     }
     // The first of a group that wants to be together can go anywhere.
     let first = wanted.is_empty() && pod.affinity.iter().all(|t| t.matches(&pod.pod, mine));
     Prepared::Check(Box::new(move |at| {
         let Some(row) = cluster.rows.get(at) else { return Verdict::Fits };
-        let domain = |term: &'a Term| row.label(&term.topology_key).map(|value| (term.topology_key.as_str(), value));
+        let domain =
+            |term: &'a Term| row.label(&term.topology_key).map(|value| (term.topology_key.as_str(), value));
         let near = |term| domain(term).is_some_and(|d| first || wanted.contains(&d));
         if !pod.affinity.iter().all(near) {
             return Verdict::never("node(s) didn't match pod affinity rules");
@@ -94,7 +102,12 @@ fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[usize]) -> Option<Vec<i64>> 
     }
     let sum = |at: &usize| {
         let row = cluster.rows.get(*at)?;
-        Some(sums.iter().filter(|((key, value), _)| row.label(key) == Some(value)).map(|(_, n)| n).sum::<i64>())
+        Some(
+            sums.iter()
+                .filter(|((key, value), _)| row.label(key) == Some(value))
+                .map(|(_, n)| n)
+                .sum::<i64>(),
+        )
     };
     let scores: Vec<i64> = nodes.iter().map(|at| sum(at).unwrap_or(0)).collect();
     let (min, max) = (scores.iter().min().copied().unwrap_or(0), scores.iter().max().copied().unwrap_or(0));

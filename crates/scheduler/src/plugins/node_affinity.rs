@@ -15,7 +15,9 @@ pub const PLUGIN: Plugin = Plugin {
             return Prepared::Skip;
         }
         Prepared::Check(Box::new(move |at| match cluster.rows.get(at) {
-            Some(row) if !matches(pod, row) => Verdict::never("node(s) didn't match Pod's node affinity/selector"),
+            Some(row) if !matches(pod, row) => {
+                Verdict::never("node(s) didn't match Pod's node affinity/selector")
+            }
             _ => Verdict::Fits,
         }))
     },
@@ -24,7 +26,9 @@ pub const PLUGIN: Plugin = Plugin {
         let preferred = affinity.preferred_during_scheduling_ignored_during_execution.as_ref()?;
         let score = |at: &usize| {
             let row = cluster.rows.get(*at)?;
-            let met = preferred.iter().filter(|p| p.weight != 0 && !is_empty(&p.preference) && term_matches(&p.preference, row));
+            let met = preferred
+                .iter()
+                .filter(|p| p.weight != 0 && !is_empty(&p.preference) && term_matches(&p.preference, row));
             Some(met.map(|p| i64::from(p.weight)).sum())
         };
         Some(normalize(nodes.iter().map(|at| score(at).unwrap_or(0)).collect(), false))

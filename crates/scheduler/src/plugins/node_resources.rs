@@ -24,7 +24,12 @@ pub const FIT: Plugin = Plugin {
             };
             check(r.cpu, get(&c.cpu, at), get(&c.used_cpu, at), "Insufficient cpu".into());
             check(r.memory, get(&c.memory, at), get(&c.used_memory, at), "Insufficient memory".into());
-            check(r.storage, get(&c.storage, at), get(&c.used_storage, at), "Insufficient ephemeral-storage".into());
+            check(
+                r.storage,
+                get(&c.storage, at),
+                get(&c.used_storage, at),
+                "Insufficient ephemeral-storage".into(),
+            );
             for (name, wanted) in &r.other {
                 let row = cluster.rows.get(at);
                 let all = row.and_then(|row| row.other.get(name)).copied().unwrap_or(0);

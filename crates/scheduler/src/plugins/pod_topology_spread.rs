@@ -12,8 +12,12 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The plugin.
-pub const PLUGIN: Plugin =
-    Plugin { name: "PodTopologySpread", weight: 2, filter, score: |pod, cluster, nodes| score(pod, cluster, nodes) };
+pub const PLUGIN: Plugin = Plugin {
+    name: "PodTopologySpread",
+    weight: 2,
+    filter,
+    score: |pod, cluster, nodes| score(pod, cluster, nodes),
+};
 
 fn counts_node(c: &Spread, pod: &PodInfo, row: &NodeRow) -> bool {
     row.node.is_some()
@@ -54,7 +58,9 @@ fn filter<'a>(pod: &'a PodInfo, cluster: &'a Cluster) -> Prepared<'a> {
         let Some(row) = cluster.rows.get(at) else { return Verdict::Fits };
         for (c, counts, least, own) in &domains {
             let Some(value) = row.label(&c.topology_key) else {
-                return Verdict::never("node(s) didn't match pod topology spread constraints (missing required label)");
+                return Verdict::never(
+                    "node(s) didn't match pod topology spread constraints (missing required label)",
+                );
             };
             if counts.get(value).copied().unwrap_or(0) + own - least > c.max_skew {
                 return Verdict::no("node(s) didn't match pod topology spread constraints");
@@ -94,11 +100,14 @@ fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[usize]) -> Option<Vec<i64>> 
         }
     };
     // With its own constraints a pod prefers nodes that have all their labels.
-    let labelled = |row: &NodeRow| !explicit || constraints.iter().all(|(c, _)| row.label(&c.topology_key).is_some());
+    let labelled =
+        |row: &NodeRow| !explicit || constraints.iter().all(|(c, _)| row.label(&c.topology_key).is_some());
     let mut scores = vec![0.0; nodes.len()];
     for (c, owner) in &constraints {
-        let values: HashSet<&str> =
-            nodes.iter().filter_map(|at| cluster.rows.get(*at).filter(|r| labelled(r))?.label(&c.topology_key)).collect();
+        let values: HashSet<&str> = nodes
+            .iter()
+            .filter_map(|at| cluster.rows.get(*at).filter(|r| labelled(r))?.label(&c.topology_key))
+            .collect();
         let weight = (values.len() as f64 + 2.0).ln();
         let mut counts: HashMap<&str, i64> = HashMap::new();
         if c.topology_key != HOSTNAME {
@@ -120,7 +129,8 @@ fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[usize]) -> Option<Vec<i64>> 
     }
     let scores: Vec<i64> = scores.into_iter().map(|s: f64| s.round() as i64).collect();
     let counted = || nodes.iter().zip(&scores).filter(|(at, _)| cluster.rows.get(**at).is_some_and(labelled));
-    let (min, max) = (counted().map(|(_, s)| *s).min().unwrap_or(0), counted().map(|(_, s)| *s).max().unwrap_or(0));
+    let (min, max) =
+        (counted().map(|(_, s)| *s).min().unwrap_or(0), counted().map(|(_, s)| *s).max().unwrap_or(0));
     let normal = |(at, score): (&usize, &i64)| match cluster.rows.get(*at).is_some_and(labelled) {
         false => 0,
         true if max == 0 => MAX_SCORE,

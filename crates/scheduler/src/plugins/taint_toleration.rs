@@ -41,7 +41,8 @@ pub fn tolerates(pod: &PodInfo, taint: &Taint) -> bool {
 }
 
 fn matches(t: &Toleration, taint: &Taint) -> bool {
-    let is = |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|w| w.is_empty() || w == given);
+    let is =
+        |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|w| w.is_empty() || w == given);
     if !is(&t.effect, &taint.effect) || !is(&t.key, &taint.key) {
         return false;
     }
