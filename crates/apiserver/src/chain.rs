@@ -433,9 +433,15 @@ async fn other_path(
             Ok(respond::bytes(200, "application/json", document))
         }
         ["openapi", "v2"] => {
-            let wanted = request.headers().get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-            if !wanted.split(',').any(|w| w.trim().starts_with("application/json") || w.trim().starts_with("*/*")) {
-                return Err(Status::not_acceptable("only the following media types are accepted: application/json"));
+            let wanted =
+                request.headers().get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+            if !wanted
+                .split(',')
+                .any(|w| w.trim().starts_with("application/json") || w.trim().starts_with("*/*"))
+            {
+                return Err(Status::not_acceptable(
+                    "only the following media types are accepted: application/json",
+                ));
             }
             let document = server.documents.v2(&catalog).ok_or_else(not_found)?;
             Ok(respond::bytes(200, "application/json", document))

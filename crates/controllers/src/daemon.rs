@@ -28,7 +28,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
             lease_duration: options.leader_elect_lease_duration,
             renew_deadline: options.leader_elect_renew_deadline,
             retry_period: options.leader_elect_retry_period,
-            ..LeaderConfig::new(&options.leader_elect_resource_namespace, &options.leader_elect_resource_name, &identity())
+            ..LeaderConfig::new(
+                &options.leader_elect_resource_namespace,
+                &options.leader_elect_resource_name,
+                &identity(),
+            )
         };
         match Elector::new(client.clone(), config).run(shutdown.clone(), work).await {
             Outcome::Released => Ok(()),

@@ -131,7 +131,8 @@ impl Allocator {
     /// A node has these ranges now, instead of those it had.
     fn hold(&mut self, node: &str, ranges: Vec<Range>) {
         ranges.iter().for_each(|r| self.pools.iter_mut().for_each(|p| p.take(r)));
-        let old = if ranges.is_empty() { self.held.remove(node) } else { self.held.insert(node.into(), ranges) };
+        let old =
+            if ranges.is_empty() { self.held.remove(node) } else { self.held.insert(node.into(), ranges) };
         for range in old.into_iter().flatten() {
             self.pools.iter_mut().for_each(|p| p.give_back(&range));
         }
@@ -196,12 +197,16 @@ pub async fn run(ctx: Context) {
 }
 
 fn pools(ctx: &Context) -> Result<Vec<Pool>, String> {
-    let parse = |flag: &str, text: &String| Range::parse(text).ok_or_else(|| format!("--{flag}: {text:?} is not an address range"));
+    let parse = |flag: &str, text: &String| {
+        Range::parse(text).ok_or_else(|| format!("--{flag}: {text:?} is not an address range"))
+    };
     let (v4, v6) = ctx.config.node_cidr_mask_sizes;
     let mut pools = Vec::new();
     for text in &ctx.config.cluster_cidrs {
         let whole = parse("cluster-cidr", text)?;
-        pools.push(Pool::new(whole, if whole.v6 { v6 } else { v4 }).map_err(|e| format!("--cluster-cidr: {e}"))?);
+        pools.push(
+            Pool::new(whole, if whole.v6 { v6 } else { v4 }).map_err(|e| format!("--cluster-cidr: {e}"))?,
+        );
     }
     if pools.is_empty() {
         return Err("--allocate-node-cidrs needs --cluster-cidr".into());
@@ -215,7 +220,9 @@ fn pools(ctx: &Context) -> Result<Vec<Pool>, String> {
 
 async fn assign(client: &Client, node: &Node, allocator: &Mutex<Allocator>) -> Outcome {
     let lock = || allocator.lock().unwrap_or_else(|e| e.into_inner());
-    let Some(ranges) = lock().allocate(node.name()) else { return Err(Error::Other("no range is left".into())) };
+    let Some(ranges) = lock().allocate(node.name()) else {
+        return Err(Error::Other("no range is left".into()));
+    };
     let texts: Vec<String> = ranges.iter().map(Range::to_string).collect();
     let body = json!({"metadata": {"resourceVersion": node.resource_version()}, "spec": {"podCIDR": texts.first(), "podCIDRs": texts}});
     match client.patch::<Node>("", node.name(), &Patch::Merge(body)).await {
@@ -251,14 +258,18 @@ mod tests {
         pool.take(&range("10.0.0.0/8"));
         pool.give_back(&range("10.0.0.0/8"));
         assert_eq!((take(&mut pool), pool.taken.len()), (None, 4));
-        let mut a = Allocator { pools: vec![Pool::new(range("10.0.0.0/23"), 24).unwrap()], held: HashMap::new() };
+        let mut a =
+            Allocator { pools: vec![Pool::new(range("10.0.0.0/23"), 24).unwrap()], held: HashMap::new() };
         let x = a.allocate("x").unwrap();
         a.hold("x", x.clone()); // its event
         assert!(a.allocate("y").is_some() && a.allocate("z").is_none());
         a.hold("x", Vec::new());
         assert_eq!((a.allocate("z"), a.allocate("w")), (Some(x), None));
         let mut six = Pool::new(range("fd00:1::/48"), 64).unwrap();
-        assert_eq!((take(&mut six).as_deref(), take(&mut six).as_deref()), (Some("fd00:1::/64"), Some("fd00:1:0:1::/64")));
+        assert_eq!(
+            (take(&mut six).as_deref(), take(&mut six).as_deref()),
+            (Some("fd00:1::/64"), Some("fd00:1:0:1::/64"))
+        );
         assert!(Pool::new(range("10.0.0.0/24"), 16).is_err() && Pool::new(range("10.0.0.0/8"), 28).is_err());
         assert!(Range::parse("10.0.0.0/33").is_none() && Range::parse("x").is_none());
     }

@@ -11,12 +11,15 @@ mod options;
 mod registry;
 mod serving;
 
+mod bootstrap;
 mod clusterrole;
 mod csr;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod gc;
 mod ipam;
+mod job;
 mod namespace;
 mod node;
 mod podgc;

@@ -22,11 +22,21 @@ pub fn text() -> String {
 
 fn process() -> Vec<(&'static str, &'static str, f64)> {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<f64> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(|f| f.parse().unwrap_or_default()).collect();
+    let fields: Vec<f64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|f| f.parse().unwrap_or_default())
+        .collect();
     // Counted from the third field of the file; ticks are hundredths of a second, pages 4 KiB.
     let field = |n: usize| fields.get(n - 3).copied().unwrap_or_default();
     vec![
-        ("process_cpu_seconds", "Total user and system CPU time spent in seconds", (field(14) + field(15)) / 100.0),
+        (
+            "process_cpu_seconds",
+            "Total user and system CPU time spent in seconds",
+            (field(14) + field(15)) / 100.0,
+        ),
         ("process_resident_memory_bytes", "Resident memory size in bytes", field(24) * 4096.0),
         ("process_virtual_memory_bytes", "Virtual memory size in bytes", field(23)),
     ]

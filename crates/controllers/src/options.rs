@@ -9,14 +9,43 @@ use std::time::Duration;
 
 /// Flags of upstream's that a cluster's manifests may have and that mean nothing here. They take a value.
 const WITHOUT_EFFECT: [&str; 37] = [
-    "allocate-node-cidrs-type", "cidr-allocator-type", "cloud-config", "cloud-provider", "configure-cloud-routes", "contention-profiling",
-    "controller-start-interval", "disable-attach-detach-reconcile-sync", "emulated-version", "enable-dynamic-provisioning",
-    "enable-hostpath-provisioner", "external-cloud-volume-plugin", "feature-gates", "flex-volume-plugin-dir",
-    "horizontal-pod-autoscaler-sync-period", "horizontal-pod-autoscaler-tolerance", "http2-max-streams-per-connection", "kube-api-burst",
-    "kube-api-content-type", "kube-api-qps", "leader-elect-resource-lock", "legacy-service-account-token-clean-up-period",
-    "log-flush-frequency", "log-json-info-buffer-size", "log-json-split-stream", "logging-format", "min-resync-period",
-    "namespace-sync-period", "permit-address-sharing", "permit-port-sharing", "profiling", "pvclaimbinder-sync-period",
-    "requestheader-extra-headers-prefix", "resource-quota-sync-period", "tls-cipher-suites", "tls-min-version", "vmodule",
+    "allocate-node-cidrs-type",
+    "cidr-allocator-type",
+    "cloud-config",
+    "cloud-provider",
+    "configure-cloud-routes",
+    "contention-profiling",
+    "controller-start-interval",
+    "disable-attach-detach-reconcile-sync",
+    "emulated-version",
+    "enable-dynamic-provisioning",
+    "enable-hostpath-provisioner",
+    "external-cloud-volume-plugin",
+    "feature-gates",
+    "flex-volume-plugin-dir",
+    "horizontal-pod-autoscaler-sync-period",
+    "horizontal-pod-autoscaler-tolerance",
+    "http2-max-streams-per-connection",
+    "kube-api-burst",
+    "kube-api-content-type",
+    "kube-api-qps",
+    "leader-elect-resource-lock",
+    "legacy-service-account-token-clean-up-period",
+    "log-flush-frequency",
+    "log-json-info-buffer-size",
+    "log-json-split-stream",
+    "logging-format",
+    "min-resync-period",
+    "namespace-sync-period",
+    "permit-address-sharing",
+    "permit-port-sharing",
+    "profiling",
+    "pvclaimbinder-sync-period",
+    "requestheader-extra-headers-prefix",
+    "resource-quota-sync-period",
+    "tls-cipher-suites",
+    "tls-min-version",
+    "vmodule",
 ];
 
 /// A span of time as Go writes it: `1h30m`, `500ms`.
@@ -255,7 +284,10 @@ impl Options {
             allocate_node_cidrs: self.allocate_node_cidrs,
             cluster_cidrs: self.cluster_cidr.clone(),
             service_cidrs: self.service_cluster_ip_range.clone(),
-            node_cidr_mask_sizes: (size(self.node_cidr_mask_size_ipv4, 24), size(self.node_cidr_mask_size_ipv6, 64)),
+            node_cidr_mask_sizes: (
+                size(self.node_cidr_mask_size_ipv4, 24),
+                size(self.node_cidr_mask_size_ipv6, 64),
+            ),
             service_account_key: self.service_account_private_key_file.clone(),
             root_ca,
             signing: self.signing()?,
@@ -305,7 +337,11 @@ impl Options {
             match (certificate, key) {
                 (Some(c), Some(k)) => drop(signing.insert(signer.to_string(), (c.clone(), k.clone()))),
                 (None, None) => {}
-                _ => return Err(crate::Error::Other(format!("--{flag}-cert-file and --{flag}-key-file need each other"))),
+                _ => {
+                    return Err(crate::Error::Other(format!(
+                        "--{flag}-cert-file and --{flag}-key-file need each other"
+                    )));
+                }
             }
         }
         Ok(signing)
@@ -334,16 +370,36 @@ impl Options {
 
 /// Upstream's controllers that are not ours (yet): naming them is no fault.
 const ELSEWHERE: [&str; 31] = [
-    "serviceaccount-token-controller", "endpointslice-mirroring-controller", "resourcequota-controller",
-    "horizontal-pod-autoscaler-controller", "disruption-controller", "statefulset-controller", "cronjob-controller",
-    "podcertificaterequest-cleaner-controller", "ttl-controller", "device-taint-eviction-controller",
-    "persistentvolume-binder-controller", "persistentvolume-attach-detach-controller", "persistentvolume-expander-controller",
-    "persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller", "podgroup-protection-controller",
-    "service-ca-certificate-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "ephemeral-volume-controller", "storageversion-garbage-collector-controller", "resourceclaim-controller",
-    "resourcepoolstatusrequest-controller", "legacy-serviceaccount-token-cleaner-controller",
-    "validatingadmissionpolicy-status-controller", "volumeattributesclass-protection-controller", "service-cidr-controller",
-    "storage-version-migrator-controller", "selinux-warning-controller", "service-lb-controller", "node-route-controller",
+    "serviceaccount-token-controller",
+    "endpointslice-mirroring-controller",
+    "resourcequota-controller",
+    "horizontal-pod-autoscaler-controller",
+    "disruption-controller",
+    "statefulset-controller",
+    "cronjob-controller",
+    "podcertificaterequest-cleaner-controller",
+    "ttl-controller",
+    "device-taint-eviction-controller",
+    "persistentvolume-binder-controller",
+    "persistentvolume-attach-detach-controller",
+    "persistentvolume-expander-controller",
+    "persistentvolumeclaim-protection-controller",
+    "persistentvolume-protection-controller",
+    "podgroup-protection-controller",
+    "service-ca-certificate-publisher-controller",
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+    "ephemeral-volume-controller",
+    "storageversion-garbage-collector-controller",
+    "resourceclaim-controller",
+    "resourcepoolstatusrequest-controller",
+    "legacy-serviceaccount-token-cleaner-controller",
+    "validatingadmissionpolicy-status-controller",
+    "volumeattributesclass-protection-controller",
+    "service-cidr-controller",
+    "storage-version-migrator-controller",
+    "selinux-warning-controller",
+    "service-lb-controller",
+    "node-route-controller",
     "cloud-node-lifecycle-controller",
 ];
 
@@ -353,7 +409,14 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_go_reads_them() {
-        for (text, want) in [("1h30m", 5400.0), ("40s", 40.0), ("8760h0m0s", 31_536_000.0), ("1.5s", 1.5), ("500ms", 0.5), ("0", 0.0)] {
+        for (text, want) in [
+            ("1h30m", 5400.0),
+            ("40s", 40.0),
+            ("8760h0m0s", 31_536_000.0),
+            ("1.5s", 1.5),
+            ("500ms", 0.5),
+            ("0", 0.0),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_secs_f64(want)), "{text}");
         }
         for bad in ["", "5", "s", "1x", "-1s", "1..5s"] {
@@ -369,7 +432,10 @@ mod tests {
         let o = Options::read(line.split_whitespace().map(String::from)).unwrap();
         assert!(!o.leader_elect && o.allocate_node_cidrs && o.use_service_account_credentials && o.v == 4);
         let c = o.config().unwrap();
-        assert_eq!((c.node_cidr_mask_sizes, c.workers["job-controller"], c.node_monitor_grace_period.as_secs()), ((26, 26), 9, 16));
+        assert_eq!(
+            (c.node_cidr_mask_sizes, c.workers["job-controller"], c.node_monitor_grace_period.as_secs()),
+            ((26, 26), 9, 16)
+        );
         for bad in ["x --nonsense=1", "x --controllers=nobody", "x --cluster-signing-cert-file=a"] {
             let o = Options::read(bad.split_whitespace().map(String::from));
             assert!(o.is_err() || o.is_ok_and(|o| o.config().is_err()), "{bad}");

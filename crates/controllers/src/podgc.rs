@@ -42,7 +42,13 @@ pub async fn run(ctx: Context) {
     let client = ctx.client("pod-garbage-collector");
     let (pods, nodes) = (ctx.pods(), ctx.informers.informer::<Node>());
     let most = ctx.config.terminated_pods;
-    let this = Arc::new(Collector { client, pods: pods.lister(), nodes: nodes.lister(), missing: Mutex::default(), most });
+    let this = Arc::new(Collector {
+        client,
+        pods: pods.lister(),
+        nodes: nodes.lister(),
+        missing: Mutex::default(),
+        most,
+    });
     let known = nodes.lister();
     Controller::new(NAME)
         .on(&pods, move |event, queue| {
@@ -88,7 +94,11 @@ impl Collector {
 
     fn out_of_service(&self, node: &str) -> bool {
         let Some(node) = self.nodes.get("", node) else { return false };
-        let lost = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status != "True");
+        let lost = node
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten())
+            .any(|c| c.type_ == "Ready" && c.status != "True");
         lost && scheduling::taints(&node).iter().any(|t| t.key == OUT_OF_SERVICE)
     }
 
@@ -122,7 +132,8 @@ impl Collector {
     }
 
     async fn ended(&self) -> Outcome {
-        let mut ended: Vec<_> = self.pods.list().into_iter().filter(|p| pods::is_terminal(p) && !p.is_deleting()).collect();
+        let mut ended: Vec<_> =
+            self.pods.list().into_iter().filter(|p| pods::is_terminal(p) && !p.is_deleting()).collect();
         let excess = ended.len().saturating_sub(self.most);
         ended.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
         for pod in ended.iter().take(excess) {
@@ -139,7 +150,8 @@ impl Collector {
                 disrupt(&self.client, pod, "DeletionByPodGC", message).await?;
             }
             let body = json!({"metadata": {"uid": pod.uid()}, "status": {"phase": "Failed"}});
-            match self.client.patch_status::<Pod>(pod.namespace(), pod.name(), &Patch::Strategic(body)).await {
+            match self.client.patch_status::<Pod>(pod.namespace(), pod.name(), &Patch::Strategic(body)).await
+            {
                 Err(e) if e.is_not_found() => return Ok(()),
                 other => drop(other?),
             }

@@ -11,7 +11,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::convert::Infallible;
@@ -45,7 +47,11 @@ fn flag(name: &str) -> impl Fn(&dyn std::fmt::Display) -> Error {
 }
 
 /// Starts serving, until the guard is dropped or shutdown. Port 0 serves nothing.
-pub async fn start(options: &Options, client: &Client, shutdown: CancellationToken) -> Result<DropGuard, Error> {
+pub async fn start(
+    options: &Options,
+    client: &Client,
+    shutdown: CancellationToken,
+) -> Result<DropGuard, Error> {
     let stop = shutdown.child_token();
     let guard = stop.clone().drop_guard();
     if options.secure_port == 0 {
@@ -53,7 +59,9 @@ pub async fn start(options: &Options, client: &Client, shutdown: CancellationTok
     }
     let acceptor = TlsAcceptor::from(tls(options)?);
     let address = SocketAddr::new(options.bind_address, options.secure_port);
-    let listener = TcpListener::bind(address).await.map_err(|e| flag("secure-port")(&format!("cannot listen on {address}: {e}")))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|e| flag("secure-port")(&format!("cannot listen on {address}: {e}")))?;
     let own = |path: &Option<std::path::PathBuf>, name: &str| match path {
         None => Ok(client.clone()),
         Some(path) => {
@@ -86,16 +94,22 @@ fn tls(options: &Options) -> Result<Arc<ServerConfig>, Error> {
     };
     let fault = flag("tls-cert-file");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(|e| fault(&e))?;
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| fault(&e))?;
     let builder = match &options.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let fault = flag("client-ca-file");
             let mut roots = RootCertStore::empty();
-            for certificate in pki::files::certificates(&pki::files::read(path)?, &path.display().to_string())? {
+            for certificate in
+                pki::files::certificates(&pki::files::read(path)?, &path.display().to_string())?
+            {
                 roots.add(certificate).map_err(|e| fault(&e))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated().build();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build();
             builder.with_client_cert_verifier(verifier.map_err(|e| fault(&e))?)
         }
     };
@@ -163,10 +177,16 @@ async fn answer(request: Request<Incoming>, gate: Gate, user: Option<User>) -> R
     };
     let plain = |code: StatusCode, body: &str| text(code, "text/plain; charset=utf-8", body.into());
     let path = request.uri().path();
-    if !gate.open.iter().any(|open| open == path || open.strip_suffix('*').is_some_and(|p| path.starts_with(p))) {
+    if !gate
+        .open
+        .iter()
+        .any(|open| open == path || open.strip_suffix('*').is_some_and(|p| path.starts_with(p)))
+    {
         match gate.admit(&request, user).await {
             Ok(()) => {}
-            Err(code) => return plain(code, if code == StatusCode::FORBIDDEN { "Forbidden" } else { "Unauthorized" }),
+            Err(code) => {
+                return plain(code, if code == StatusCode::FORBIDDEN { "Forbidden" } else { "Unauthorized" });
+            }
         }
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -174,32 +194,44 @@ async fn answer(request: Request<Incoming>, gate: Gate, user: Option<User>) -> R
     }
     match path {
         "/healthz" | "/livez" | "/readyz" => plain(StatusCode::OK, "ok"),
-        "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", crate::metrics::text()),
+        "/metrics" => {
+            text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", crate::metrics::text())
+        }
         _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
     }
 }
 
 impl Gate {
     async fn admit(&self, request: &Request<Incoming>, user: Option<User>) -> Result<(), StatusCode> {
-        let bearer = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
+        let bearer = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
         let user = match (user, bearer) {
             (Some(user), _) => user,
             (None, Some(token)) => self.of_token(token).await.ok_or(StatusCode::UNAUTHORIZED)?,
-            (None, None) => User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()] },
+            (None, None) => {
+                User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()] }
+            }
         };
-        if self.may(&user, request.method(), request.uri().path()).await { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
+        if self.may(&user, request.method(), request.uri().path()).await {
+            Ok(())
+        } else {
+            Err(StatusCode::FORBIDDEN)
+        }
     }
 
     async fn of_token(&self, token: &str) -> Option<User> {
         let spec = TokenReviewSpec { token: token.trim().into(), audiences: None };
         let review = TokenReview { spec, ..TokenReview::default() };
-        let review: TokenReview = match self.authentication.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await {
-            Ok(review) => review,
-            Err(e) => {
-                tracing::warn!("cannot check a token: {e}");
-                return None;
-            }
-        };
+        let review: TokenReview =
+            match self.authentication.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await {
+                Ok(review) => review,
+                Err(e) => {
+                    tracing::warn!("cannot check a token: {e}");
+                    return None;
+                }
+            };
         let status = review.status.filter(|s| s.authenticated == Some(true))?;
         let user = status.user?;
         Some(User { name: user.username?, groups: user.groups.unwrap_or_default() })

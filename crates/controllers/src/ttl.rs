@@ -21,13 +21,19 @@ pub async fn run(ctx: Context) {
         .run(ctx.workers(NAME, 5), ctx.shutdown, move |key| {
             let (client, job) = (client.clone(), lister.get(&key.namespace, &key.name));
             async move {
-                let Some(end) = job.as_deref().filter(|j| !j.is_deleting()).and_then(end) else { return Outcome::Ok(None) };
+                let Some(end) = job.as_deref().filter(|j| !j.is_deleting()).and_then(end) else {
+                    return Outcome::Ok(None);
+                };
                 if let Some(left) = time::until(end, Timestamp::now()) {
                     return Ok(Some(left));
                 }
                 // Its time may have been prolonged: what is deleted is looked at closely.
                 let fresh = match client.get_opt::<Job>(&key.namespace, &key.name).await? {
-                    Some(fresh) if self::end(&fresh).is_some_and(|e| time::until(e, Timestamp::now()).is_none()) => fresh,
+                    Some(fresh)
+                        if self::end(&fresh).is_some_and(|e| time::until(e, Timestamp::now()).is_none()) =>
+                    {
+                        fresh
+                    }
                     _ => return Ok(None),
                 };
                 let options = DeleteOptions {
@@ -49,7 +55,9 @@ pub async fn run(ctx: Context) {
 fn end(job: &Job) -> Option<Timestamp> {
     let stay = u64::try_from(job.spec.as_ref()?.ttl_seconds_after_finished?).unwrap_or_default();
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let ended = conditions.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
+    let ended = conditions
+        .iter()
+        .find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
     Some(time::later(ended.last_transition_time.as_ref()?.0, Duration::from_secs(stay)))
 }
 
@@ -68,6 +76,10 @@ mod tests {
             .unwrap()
         };
         assert_eq!(end(&job(Some(60), "Complete")).unwrap().to_string(), "2026-01-01T00:01:00Z");
-        assert!(end(&job(Some(0), "Failed")).is_some() && end(&job(None, "Complete")).is_none() && end(&job(Some(1), "Suspended")).is_none());
+        assert!(
+            end(&job(Some(0), "Failed")).is_some()
+                && end(&job(None, "Complete")).is_none()
+                && end(&job(Some(1), "Suspended")).is_none()
+        );
     }
 }

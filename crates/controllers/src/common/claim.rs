@@ -38,12 +38,22 @@ pub fn sort_out<T: Meta>(
     claims
 }
 
-/// Adopts and releases; answers what belongs to the owner then. `extra` is merged into the metadata of what
-/// is adopted.
+/// Adopts and releases; answers what belongs to the owner then.
 pub async fn claim<K: Object, T: Object>(
     client: &Client,
     owner: &K,
     candidates: Vec<Arc<T>>,
+    matches: impl Fn(&T) -> bool,
+) -> Result<Vec<Arc<T>>, Error> {
+    claim_marked(client, owner, candidates, None, matches).await
+}
+
+/// The same; what is adopted gets a finalizer.
+pub async fn claim_marked<K: Object, T: Object>(
+    client: &Client,
+    owner: &K,
+    candidates: Vec<Arc<T>>,
+    finalizer: Option<&str>,
     matches: impl Fn(&T) -> bool,
 ) -> Result<Vec<Arc<T>>, Error> {
     let Claims { mut mine, adopt, release } = sort_out(owner.uid(), owner.is_deleting(), candidates, matches);
@@ -62,7 +72,10 @@ pub async fn claim<K: Object, T: Object>(
         }
     }
     for object in adopt {
-        let body = json!({"metadata": {"uid": object.uid(), "ownerReferences": [controller_ref(owner)]}});
+        let mut body = json!({"metadata": {"uid": object.uid(), "ownerReferences": [controller_ref(owner)]}});
+        if let Some(finalizer) = finalizer {
+            body["metadata"]["finalizers"] = json!([finalizer]);
+        }
         match client.patch::<T>(object.namespace(), object.name(), &Patch::Strategic(body)).await {
             Ok(adopted) => mine.push(Arc::new(adopted)),
             Err(e) if e.is_not_found() => {}

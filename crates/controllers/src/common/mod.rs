@@ -4,6 +4,7 @@ pub mod batch;
 pub mod claim;
 pub mod expectations;
 pub mod hash;
+pub mod history;
 pub mod intstr;
 pub mod pods;
 pub mod scheduling;

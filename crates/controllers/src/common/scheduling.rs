@@ -1,7 +1,9 @@
 //! Which nodes a pod may be on: taints, selectors and required affinity.
 
 use client::ObjectExt;
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+};
 
 /// Whether a toleration is for a taint.
 pub fn tolerates(t: &Toleration, taint: &Taint) -> bool {
@@ -13,14 +15,21 @@ pub fn tolerates(t: &Toleration, taint: &Taint) -> bool {
         return false;
     }
     match t.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => set(&t.key).is_some() && t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
+        "" | "Equal" => {
+            set(&t.key).is_some()
+                && t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+        }
         "Exists" => true,
         _ => false,
     }
 }
 
 /// A taint with one of these effects that no toleration is for.
-pub fn untolerated<'a>(taints: &'a [Taint], tolerations: &[Toleration], effects: &[&str]) -> Option<&'a Taint> {
+pub fn untolerated<'a>(
+    taints: &'a [Taint],
+    tolerations: &[Toleration],
+    effects: &[&str],
+) -> Option<&'a Taint> {
     let concerns = |t: &&Taint| effects.contains(&t.effect.as_str());
     taints.iter().filter(concerns).find(|taint| !tolerations.iter().any(|t| tolerates(t, taint)))
 }
@@ -77,7 +86,12 @@ mod tests {
 
     #[test]
     fn tolerations_are_matched() {
-        let taint = |k: &str, v: &str, e: &str| Taint { key: k.into(), value: Some(v.into()), effect: e.into(), time_added: None };
+        let taint = |k: &str, v: &str, e: &str| Taint {
+            key: k.into(),
+            value: Some(v.into()),
+            effect: e.into(),
+            time_added: None,
+        };
         let t = |v| serde_json::from_value::<Toleration>(v).unwrap();
         let mine = taint("k", "v", "NoExecute");
         for (toleration, want) in [
@@ -92,22 +106,40 @@ mod tests {
             assert_eq!(tolerates(&toleration, &mine), want, "{toleration:?}");
         }
         let taints = [mine, taint("p", "", "PreferNoSchedule")];
-        assert!(untolerated(&taints, &[], &["NoSchedule"]).is_none() && untolerated(&taints, &[], &["NoExecute"]).is_some());
+        assert!(
+            untolerated(&taints, &[], &["NoSchedule"]).is_none()
+                && untolerated(&taints, &[], &["NoExecute"]).is_some()
+        );
     }
 
     #[test]
     fn nodes_are_selected() {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"a": "b", "size": "5"}}})).unwrap();
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"a": "b", "size": "5"}}}))
+                .unwrap();
         let with = |terms| json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}});
         for (spec, want) in [
             (json!({"containers": []}), true),
             (json!({"containers": [], "nodeSelector": {"a": "b"}}), true),
             (json!({"containers": [], "nodeSelector": {"a": "c"}}), false),
             (with(json!([{"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["4"]}]}])), true),
-            (with(json!([{"matchExpressions": [{"key": "size", "operator": "Lt", "values": ["4"]}]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}])), true),
-            (with(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["m"]}]}])), false),
+            (
+                with(
+                    json!([{"matchExpressions": [{"key": "size", "operator": "Lt", "values": ["4"]}]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}]),
+                ),
+                true,
+            ),
+            (
+                with(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["m"]}]}])),
+                false,
+            ),
             (with(json!([{}])), false),
-            (with(json!([{"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}, {"key": "a", "operator": "NotIn", "values": ["c"]}]}])), true),
+            (
+                with(
+                    json!([{"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}, {"key": "a", "operator": "NotIn", "values": ["c"]}]}]),
+                ),
+                true,
+            ),
         ] {
             assert_eq!(selects(&serde_json::from_value(spec.clone()).unwrap(), &node), want, "{spec}");
         }

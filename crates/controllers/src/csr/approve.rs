@@ -39,7 +39,10 @@ fn permissions(csr: &CertificateSigningRequest) -> Result<Vec<(&'static str, &'s
     }
     let mut found = Vec::new();
     if csr.spec.username.as_deref() == Some(&subject.common_name) {
-        found.push(("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."));
+        found.push((
+            "selfnodeclient",
+            "Auto approving self kubelet client certificate after SubjectAccessReview.",
+        ));
     }
     found.push(("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."));
     Ok(found)
@@ -62,14 +65,16 @@ async fn reconcile(client: &Client, csr: &CertificateSigningRequest) -> Outcome 
             continue;
         }
         let mut approved = csr.clone();
-        approved.status.get_or_insert_default().conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
-            type_: "Approved".into(),
-            status: "True".into(),
-            reason: Some("AutoApproved".into()),
-            message: Some((*message).into()),
-            last_update_time: Some(time::now()),
-            last_transition_time: Some(time::now()),
-        });
+        approved.status.get_or_insert_default().conditions.get_or_insert_default().push(
+            CertificateSigningRequestCondition {
+                type_: "Approved".into(),
+                status: "True".into(),
+                reason: Some("AutoApproved".into()),
+                message: Some((*message).into()),
+                last_update_time: Some(time::now()),
+                last_transition_time: Some(time::now()),
+            },
+        );
         client.update_subresource(&approved, "approval").await?;
         tracing::info!("{NAME}: approved {}", csr.name());
         return Ok(None);
@@ -99,6 +104,7 @@ async fn may(client: &Client, csr: &CertificateSigningRequest, subresource: &str
         non_resource_attributes: None,
     };
     let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-    let answer: SubjectAccessReview = client.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await?;
+    let answer: SubjectAccessReview =
+        client.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await?;
     Ok(answer.status.is_some_and(|s| s.allowed))
 }

@@ -73,7 +73,8 @@ mod tests {
             }))
             .unwrap()
         };
-        let c = |kind: &str| json!([{"type": kind, "status": "True", "lastUpdateTime": "2026-01-01T10:00:00Z"}]);
+        let c =
+            |kind: &str| json!([{"type": kind, "status": "True", "lastUpdateTime": "2026-01-01T10:00:00Z"}]);
         for (csr, want) in [
             (csr(json!([]), ""), "2026-01-02T00:00:00Z"),
             (csr(c("Denied"), ""), "2026-01-01T11:00:00Z"),

@@ -17,7 +17,10 @@ const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
-fn condition<'a>(csr: &'a CertificateSigningRequest, kind: &str) -> Option<&'a CertificateSigningRequestCondition> {
+fn condition<'a>(
+    csr: &'a CertificateSigningRequest,
+    kind: &str,
+) -> Option<&'a CertificateSigningRequestCondition> {
     csr.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
@@ -71,7 +74,11 @@ mod tests {
 
     #[test]
     fn requests_are_checked_by_their_signer() {
-        let node = Subject { common_name: "system:node:a".into(), organizations: vec!["system:nodes".into()], ..Subject::default() };
+        let node = Subject {
+            common_name: "system:node:a".into(),
+            organizations: vec!["system:nodes".into()],
+            ..Subject::default()
+        };
         let named = Subject { dns_names: vec!["a".into()], ..node.clone() };
         let user = Subject { common_name: "joe".into(), ..Subject::default() };
         let usages = |text: &str| text.split(',').map(String::from).collect::<Vec<_>>();

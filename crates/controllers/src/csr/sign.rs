@@ -45,7 +45,9 @@ async fn reconcile(client: &Client, csr: &CertificateSigningRequest, config: Arc
     if !ours || !is(csr, "Approved") || is(csr, "Denied") || is(csr, "Failed") || has_certificate(csr) {
         return Ok(None);
     }
-    let Some((certificate, key)) = config.signing.get(signer).or_else(|| config.signing.get("")) else { return Ok(None) };
+    let Some((certificate, key)) = config.signing.get(signer).or_else(|| config.signing.get("")) else {
+        return Ok(None);
+    };
     let request = &csr.spec.request.0;
     let subject = pki::ca::read_request(request)?;
     let usages = csr.spec.usages.as_deref().unwrap_or_default();
@@ -106,7 +108,9 @@ mod tests {
     #[test]
     fn lifetimes_are_bounded() {
         let year = Duration::from_secs(31_536_000);
-        for (asked, want) in [(None, 31_536_000), (Some(60), 600), (Some(7200), 7200), (Some(i32::MAX), 31_536_000)] {
+        for (asked, want) in
+            [(None, 31_536_000), (Some(60), 600), (Some(7200), 7200), (Some(i32::MAX), 31_536_000)]
+        {
             assert_eq!(lifetime(asked, year).as_secs(), want);
         }
         assert!(read_usages(&["code signing".into()]).is_err());

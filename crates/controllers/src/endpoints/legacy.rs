@@ -1,7 +1,10 @@
 //! Endpoints objects, for those who still read them: one per service, at most 1000 addresses.
 //! Watches services, pods and Endpoints; all lead to the service.
 
-use super::{HEADLESS, TRIGGER, belongs, hostname, is_headless, on_pod, port_number, publishes_unready, selected, selects, trigger};
+use super::{
+    HEADLESS, TRIGGER, belongs, hostname, is_headless, on_pod, port_number, publishes_unready, selected,
+    selects, trigger,
+};
 use crate::common::{gone_is_fine, pods};
 use crate::serviceaccount::ignore_lost_race;
 use crate::{Context, Error, Outcome};
@@ -32,8 +35,12 @@ pub async fn run(ctx: Context) {
     let client = ctx.client("endpoint-controller");
     let (services, pods) = (ctx.informers.informer::<Service>(), ctx.pods());
     let endpoints = ctx.informers.informer::<Endpoints>();
-    let this =
-        Arc::new(Legacy { client, services: services.lister(), pods: pods.lister(), endpoints: endpoints.lister() });
+    let this = Arc::new(Legacy {
+        client,
+        services: services.lister(),
+        pods: pods.lister(),
+        endpoints: endpoints.lister(),
+    });
     let known = services.lister();
     Controller::new(NAME)
         .each(&services)
@@ -86,7 +93,10 @@ fn plan(service: &Service, selected: &[Arc<Pod>], there: Option<&Endpoints>) -> 
     let subsets = if subsets.is_empty() { None } else { Some(subsets) };
     if let Some(there) = there {
         let marked = there.annotation(OVER_CAPACITY).is_some();
-        if without_versions(&there.subsets) == subsets && there.metadata.labels.as_ref() == Some(&labels) && marked == truncated {
+        if without_versions(&there.subsets) == subsets
+            && there.metadata.labels.as_ref() == Some(&labels)
+            && marked == truncated
+        {
             return None;
         }
     }
@@ -231,25 +241,41 @@ mod tests {
 
     #[test]
     fn addresses_are_grouped_by_ports() {
-        let pods = [pod("b", "10.1.0.2", true), pod("a", "10.1.0.1", true), pod("c", "10.1.0.3", false), pod("d", "", true)];
+        let pods = [
+            pod("b", "10.1.0.2", true),
+            pod("a", "10.1.0.1", true),
+            pod("c", "10.1.0.3", false),
+            pod("d", "", true),
+        ];
         let e = plan(&service(json!({})), &pods, None).unwrap();
         let s = &e.subsets.as_ref().unwrap()[0];
-        let ips = |v: &Option<Vec<EndpointAddress>>| v.iter().flatten().map(|a| a.ip.clone()).collect::<Vec<_>>().join(" ");
-        assert_eq!((ips(&s.addresses), ips(&s.not_ready_addresses)), ("10.1.0.1 10.1.0.2".into(), "10.1.0.3".into()));
+        let ips = |v: &Option<Vec<EndpointAddress>>| {
+            v.iter().flatten().map(|a| a.ip.clone()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            (ips(&s.addresses), ips(&s.not_ready_addresses)),
+            ("10.1.0.1 10.1.0.2".into(), "10.1.0.3".into())
+        );
         assert_eq!(s.ports.as_ref().unwrap()[0].port, 8080);
         assert_eq!(e.metadata.labels.as_ref().unwrap().len(), 2);
         assert!(plan(&service(json!({})), &pods, Some(&e)).is_none());
-        let all = plan(&service(json!({"publishNotReadyAddresses": true, "clusterIP": "None"})), &pods, None).unwrap();
+        let all = plan(&service(json!({"publishNotReadyAddresses": true, "clusterIP": "None"})), &pods, None)
+            .unwrap();
         assert_eq!(ips(&all.subsets.unwrap()[0].addresses), "10.1.0.1 10.1.0.2 10.1.0.3");
         assert!(all.metadata.labels.unwrap().contains_key(HEADLESS));
     }
 
     #[test]
     fn many_addresses_are_cut() {
-        let pods: Vec<_> = (0..1100).map(|i| pod(&format!("p{i}"), &format!("10.1.{}.{}", i / 250, i % 250), i % 2 == 0)).collect();
+        let pods: Vec<_> = (0..1100)
+            .map(|i| pod(&format!("p{i}"), &format!("10.1.{}.{}", i / 250, i % 250), i % 2 == 0))
+            .collect();
         let e = plan(&service(json!({})), &pods, None).unwrap();
         assert_eq!(e.annotation(OVER_CAPACITY), Some("truncated"));
         let s = &e.subsets.unwrap()[0];
-        assert_eq!((s.addresses.as_ref().unwrap().len(), s.not_ready_addresses.as_ref().unwrap().len()), (550, 450));
+        assert_eq!(
+            (s.addresses.as_ref().unwrap().len(), s.not_ready_addresses.as_ref().unwrap().len()),
+            (550, 450)
+        );
     }
 }

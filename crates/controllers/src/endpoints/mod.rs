@@ -57,9 +57,14 @@ fn port_number(pod: &Pod, port: &ServicePort) -> Option<i32> {
             let spec = pod.spec.as_ref()?;
             let protocol = |p: &Option<String>| p.clone().unwrap_or_else(|| "TCP".into());
             // Init containers that keep running serve as well.
-            let lasting = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+            let lasting = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|c| c.restart_policy.as_deref() == Some("Always"));
             let mut ports = spec.containers.iter().chain(lasting).flat_map(|c| c.ports.iter().flatten());
-            let found = ports.find(|p| p.name.as_ref() == Some(name) && protocol(&p.protocol) == protocol(&port.protocol));
+            let found = ports
+                .find(|p| p.name.as_ref() == Some(name) && protocol(&p.protocol) == protocol(&port.protocol));
             found.map(|p| p.container_port)
         }
     }
@@ -73,7 +78,8 @@ fn on_pod(event: &Event<Pod>, queue: &WorkQueue<ObjectKey>, services: &Lister<Se
         return;
     }
     for service in services.list_namespace(pod.namespace()).into_iter().filter(|s| selects(s)) {
-        let selector = LabelSelector::from_map(service.spec.iter().filter_map(|s| s.selector.as_ref()).flatten());
+        let selector =
+            LabelSelector::from_map(service.spec.iter().filter_map(|s| s.selector.as_ref()).flatten());
         let hits = |p: &Pod| selector.matches_labels(p.metadata.labels.as_ref());
         if hits(pod) || old.is_some_and(|o| hits(o)) {
             queue.add(service.key());
@@ -83,7 +89,8 @@ fn on_pod(event: &Event<Pod>, queue: &WorkQueue<ObjectKey>, services: &Lister<Se
 
 fn same_for_services(a: &Pod, b: &Pod) -> bool {
     let status = |p: &Pod| p.status.as_ref().map(|s| (s.pod_ips.clone(), s.pod_ip.clone(), s.phase.clone()));
-    let name = |p: &Pod| p.spec.as_ref().map(|s| (s.node_name.clone(), s.hostname.clone(), s.subdomain.clone()));
+    let name =
+        |p: &Pod| p.spec.as_ref().map(|s| (s.node_name.clone(), s.hostname.clone(), s.subdomain.clone()));
     a.metadata.labels == b.metadata.labels
         && a.is_deleting() == b.is_deleting()
         && pods::is_ready(a) == pods::is_ready(b)

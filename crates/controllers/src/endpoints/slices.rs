@@ -108,7 +108,8 @@ impl Slices {
             }
             for slice in &delete {
                 let options = delete_uid(slice.uid());
-                let deleted = self.client.delete::<EndpointSlice>(slice.namespace(), slice.name(), &options).await;
+                let deleted =
+                    self.client.delete::<EndpointSlice>(slice.namespace(), slice.name(), &options).await;
                 if deleted.is_err() {
                     self.expected.deleted(&key, slice.uid());
                 }

@@ -54,7 +54,8 @@ fn families(service: &Service) -> Vec<&'static str> {
     let named = spec.and_then(|s| s.ip_families.as_deref()).unwrap_or_default();
     let mut found: Vec<_> = named.iter().map(|f| if f == "IPv6" { "IPv6" } else { "IPv4" }).collect();
     if found.is_empty() {
-        let v6 = spec.and_then(|s| s.cluster_ip.as_ref()?.parse::<IpAddr>().ok()).is_some_and(|a| a.is_ipv6());
+        let v6 =
+            spec.and_then(|s| s.cluster_ip.as_ref()?.parse::<IpAddr>().ok()).is_some_and(|a| a.is_ipv6());
         found.push(if v6 { "IPv6" } else { "IPv4" });
     }
     found
@@ -72,8 +73,12 @@ fn endpoints(
     for pod in selected.iter().filter(|p| belongs(p, true)) {
         let fits = |ip: &str| ip.parse::<IpAddr>().is_ok_and(|a| a.is_ipv6() == (family == "IPv6"));
         let status = pod.status.as_ref();
-        let mut addresses: Vec<String> =
-            status.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.clone()).filter(|ip| fits(ip)).collect();
+        let mut addresses: Vec<String> = status
+            .iter()
+            .flat_map(|s| s.pod_ips.iter().flatten())
+            .map(|ip| ip.ip.clone())
+            .filter(|ip| fits(ip))
+            .collect();
         if addresses.is_empty() {
             addresses.extend(status.and_then(|s| s.pod_ip.clone()).filter(|ip| fits(ip)));
         }
@@ -102,7 +107,12 @@ fn key(ports: &[EndpointPort]) -> String {
     serde_json::to_string(ports).unwrap_or_default()
 }
 
-fn endpoint(service: &Service, pod: &Pod, addresses: Vec<String>, zone: &impl Fn(&str) -> Option<String>) -> Endpoint {
+fn endpoint(
+    service: &Service,
+    pod: &Pod,
+    addresses: Vec<String>,
+    zone: &impl Fn(&str) -> Option<String>,
+) -> Endpoint {
     let serving = pods::is_ready(pod);
     let terminating = pod.is_deleting();
     let ready = publishes_unready(service) || (serving && !terminating);
@@ -208,7 +218,9 @@ impl Frame<'_> {
         rest.sort_by(|a, b| a.name().cmp(b.name()));
         if empty {
             // One slice without endpoints says that there are none.
-            let is_bare = |s: &Arc<EndpointSlice>| s.endpoints.as_ref().is_none_or(Vec::is_empty) && s.ports.as_ref().is_none_or(Vec::is_empty);
+            let is_bare = |s: &Arc<EndpointSlice>| {
+                s.endpoints.as_ref().is_none_or(Vec::is_empty) && s.ports.as_ref().is_none_or(Vec::is_empty)
+            };
             match rest.iter().position(is_bare) {
                 Some(i) => {
                     let kept = rest.remove(i);
@@ -230,7 +242,14 @@ impl Frame<'_> {
     }
 
     /// Fits endpoints with the same ports into the slices that have them.
-    fn fit(&self, ports: &Ports, endpoints: Vec<Endpoint>, there: Vec<Arc<EndpointSlice>>, most: usize, changes: &mut Changes) {
+    fn fit(
+        &self,
+        ports: &Ports,
+        endpoints: Vec<Endpoint>,
+        there: Vec<Arc<EndpointSlice>>,
+        most: usize,
+        changes: &mut Changes,
+    ) {
         let mut wanted: BTreeMap<String, Endpoint> = endpoints.into_iter().map(|e| (target(&e), e)).collect();
         // What is where it is stays there.
         let (mut changed, mut same): (Vec<EndpointSlice>, Vec<Arc<EndpointSlice>>) = (Vec::new(), Vec::new());
@@ -260,7 +279,8 @@ impl Frame<'_> {
         }
         if left.len() > 0 {
             let free = |s: &Arc<EndpointSlice>| most.saturating_sub(s.endpoints.as_ref().map_or(0, Vec::len));
-            let tight = (0..same.len()).filter(|i| free(&same[*i]) >= left.len()).min_by_key(|i| free(&same[*i]));
+            let tight =
+                (0..same.len()).filter(|i| free(&same[*i]) >= left.len()).min_by_key(|i| free(&same[*i]));
             match tight {
                 Some(i) => {
                     let mut slice = (*same.swap_remove(i)).clone();
@@ -324,10 +344,16 @@ mod tests {
         let (s, zone) = (service(), |_: &str| Some("z".to_string()));
         let pods: Vec<_> = (0..250).map(pod).collect();
         let first = plan(&s, &pods, &[], 100, zone);
-        assert_eq!((sizes(&first.create), first.update.len(), first.delete.len()), (vec![100, 100, 50], 0, 0));
+        assert_eq!(
+            (sizes(&first.create), first.update.len(), first.delete.len()),
+            (vec![100, 100, 50], 0, 0)
+        );
         let there = stored(first.create);
         let e = &there[0].endpoints.as_ref().unwrap()[0];
-        assert_eq!((e.addresses.as_slice(), e.zone.as_deref(), e.node_name.as_deref()), (&["10.1.0.0".to_string()][..], Some("z"), Some("n")));
+        assert_eq!(
+            (e.addresses.as_slice(), e.zone.as_deref(), e.node_name.as_deref()),
+            (&["10.1.0.0".to_string()][..], Some("z"), Some("n"))
+        );
         assert_eq!(there[0].ports.as_ref().unwrap()[0].port, Some(80));
         // Nothing new: nothing to do.
         let none = plan(&s, &pods, &there, 100, zone);

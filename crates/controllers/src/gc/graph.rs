@@ -46,7 +46,8 @@ pub struct Graph(Mutex<State>);
 
 fn node(resource: &Arc<ResourceId>, object: &PartialObject) -> Node {
     let deleting = object.is_deleting();
-    let has = |finalizer: &str| deleting && object.metadata.finalizers.iter().flatten().any(|f| f == finalizer);
+    let has =
+        |finalizer: &str| deleting && object.metadata.finalizers.iter().flatten().any(|f| f == finalizer);
     Node {
         resource: resource.clone(),
         namespace: object.namespace().into(),
@@ -121,7 +122,10 @@ impl State {
         // An owner that waits for this one may not have to any more.
         for b in &before {
             let blocks = new.owners.iter().any(|o| o.uid == b.uid && o.block_owner_deletion == Some(true));
-            if b.block_owner_deletion == Some(true) && !blocks && self.nodes.get(&b.uid).is_some_and(|o| o.foreground) {
+            if b.block_owner_deletion == Some(true)
+                && !blocks
+                && self.nodes.get(&b.uid).is_some_and(|o| o.foreground)
+            {
                 work.push(Work::Check(b.uid.clone()));
             }
         }
@@ -144,7 +148,8 @@ impl State {
     }
 
     fn remove(&mut self, uid: &str) -> Vec<Work> {
-        let mut work: Vec<Work> = self.dependents.get(uid).into_iter().flatten().cloned().map(Work::Check).collect();
+        let mut work: Vec<Work> =
+            self.dependents.get(uid).into_iter().flatten().cloned().map(Work::Check).collect();
         if let Some(node) = self.nodes.remove(uid) {
             for owner in &node.owners {
                 self.cut(&owner.uid, uid);
@@ -174,7 +179,9 @@ mod tests {
     fn object(uid: &str, owners: &[&str], finalizer: &str) -> Arc<PartialObject> {
         let owners: Vec<_> = owners
             .iter()
-            .map(|o| json!({"apiVersion": "v1", "kind": "K", "name": o, "uid": o, "blockOwnerDeletion": true}))
+            .map(
+                |o| json!({"apiVersion": "v1", "kind": "K", "name": o, "uid": o, "blockOwnerDeletion": true}),
+            )
             .collect();
         let mut meta = json!({"name": uid, "uid": uid, "namespace": "ns", "ownerReferences": owners});
         if !finalizer.is_empty() {
@@ -187,7 +194,12 @@ mod tests {
     #[test]
     fn events_lead_to_what_must_be_looked_at() {
         let g = Graph::default();
-        let r = Arc::new(ResourceId { group: String::new(), version: "v1".into(), plural: "ks".into(), namespaced: true });
+        let r = Arc::new(ResourceId {
+            group: String::new(),
+            version: "v1".into(),
+            plural: "ks".into(),
+            namespaced: true,
+        });
         let check = |u: &str| Work::Check(u.into());
         let see = |e: Event<PartialObject>| g.observe(&r, &e);
         // An owner that is not known has to be looked for; one that is known is fine.
@@ -203,7 +215,10 @@ mod tests {
         assert_eq!(see(Event::Deleted(object("e", &["o"], ""))), [check("o")]);
         assert_eq!(see(Event::Updated(object("d", &["o"], ""), object("d", &[], ""))), [check("o")]);
         assert_eq!(g.dependents("o").len(), 0);
-        assert_eq!(see(Event::Updated(object("d", &[], ""), object("d", &[], ORPHAN))), [Work::Orphan("d".into())]);
+        assert_eq!(
+            see(Event::Updated(object("d", &[], ""), object("d", &[], ORPHAN))),
+            [Work::Orphan("d".into())]
+        );
         // The owner goes: its dependents are looked at.
         see(Event::Added(object("f", &["o"], "")));
         assert_eq!(see(Event::Deleted(object("o", &[], FOREGROUND))), [check("f")]);

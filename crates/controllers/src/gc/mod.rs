@@ -7,7 +7,9 @@ mod graph;
 
 use crate::common::gone_is_fine;
 use crate::{Context, Error, Outcome};
-use client::{Client, Controller, Discovery, Informer, Meta, ObjectExt, PartialObject, Patch, ResourceId, WorkQueue};
+use client::{
+    Client, Controller, Discovery, Informer, Meta, ObjectExt, PartialObject, Patch, ResourceId, WorkQueue,
+};
 use graph::{FOREGROUND, Graph, Node, ORPHAN, Work};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, OwnerReference, Preconditions};
 use serde_json::json;
@@ -72,7 +74,11 @@ type Monitors = HashMap<ResourceId, Monitor>;
 /// Follows the coming and going of resources.
 async fn keep_up(this: Arc<Collector>, ctx: Context, mut monitors: Monitors) {
     let changed = Arc::new(tokio::sync::Notify::new());
-    for m in monitors.iter().filter(|(r, _)| matches!(r.plural.as_str(), "customresourcedefinitions" | "apiservices")).map(|(_, m)| m) {
+    for m in monitors
+        .iter()
+        .filter(|(r, _)| matches!(r.plural.as_str(), "customresourcedefinitions" | "apiservices"))
+        .map(|(_, m)| m)
+    {
         let changed = changed.clone();
         m.informer.on(move |_| changed.notify_one());
     }
@@ -96,7 +102,8 @@ impl Collector {
             .map(|r| r.resource.clone())
             .collect();
         // A group that could not be read is likely to come back: its resources stay.
-        let unread = |r: &ResourceId| found.failed.iter().any(|(gv, _)| *gv == format!("{}/{}", r.group, r.version));
+        let unread =
+            |r: &ResourceId| found.failed.iter().any(|(gv, _)| *gv == format!("{}/{}", r.group, r.version));
         monitors.retain(|r, _| wanted.contains(r) || unread(r));
         for resource in wanted {
             if monitors.contains_key(&resource) {
@@ -105,7 +112,8 @@ impl Collector {
             let stop = CancellationToken::new();
             let informer = ctx.informers.metadata(&resource, stop.clone());
             let (this, id) = (self.clone(), Arc::new(resource.clone()));
-            informer.on(move |event| this.graph.observe(&id, event).into_iter().for_each(|w| this.queue.add(w)));
+            informer
+                .on(move |event| this.graph.observe(&id, event).into_iter().for_each(|w| this.queue.add(w)));
             monitors.insert(resource, Monitor { informer, _stop: stop.drop_guard() });
         }
         *self.discovery.write().unwrap_or_else(|e| e.into_inner()) = found;
@@ -165,13 +173,20 @@ impl Collector {
         if !waiting.is_empty() && !dependents.is_empty() {
             if dependents.iter().any(|(_, d)| d.foreground) {
                 // A circle in which each waits for the next: stop blocking.
-                let freed = owners.iter().map(|o| OwnerReference { block_owner_deletion: Some(false), ..o.clone() });
+                let freed =
+                    owners.iter().map(|o| OwnerReference { block_owner_deletion: Some(false), ..o.clone() });
                 self.set_owners(&node, &live, &freed.collect::<Vec<_>>()).await?;
             }
             return self.delete(&node, &live, "Foreground").await;
         }
         let has = |f: &str| live.metadata.finalizers.iter().flatten().any(|x| x == f);
-        let policy = if has(ORPHAN) { "Orphan" } else if has(FOREGROUND) { "Foreground" } else { "Background" };
+        let policy = if has(ORPHAN) {
+            "Orphan"
+        } else if has(FOREGROUND) {
+            "Foreground"
+        } else {
+            "Background"
+        };
         self.delete(&node, &live, policy).await
     }
 
@@ -202,7 +217,10 @@ impl Collector {
             return Ok(state(known.foreground));
         }
         let Some(resource) = self.resource(owner) else {
-            return Err(Error::Other(format!("{} {}: owner {} {} is of an unknown kind", of.resource, of.name, owner.kind, owner.name)));
+            return Err(Error::Other(format!(
+                "{} {}: owner {} {} is of an unknown kind",
+                of.resource, of.name, owner.kind, owner.name
+            )));
         };
         let gone = || {
             self.graph.note_absent(&owner.uid, &of.namespace);
@@ -213,7 +231,8 @@ impl Collector {
         }
         match self.client.get_metadata(&resource, &of.namespace, &owner.name).await {
             Ok(found) if found.uid() == owner.uid => {
-                let foreground = found.is_deleting() && found.meta().finalizers.iter().flatten().any(|f| f == FOREGROUND);
+                let foreground =
+                    found.is_deleting() && found.meta().finalizers.iter().flatten().any(|f| f == FOREGROUND);
                 Ok(state(foreground))
             }
             Ok(_) => gone(),
@@ -242,20 +261,35 @@ impl Collector {
         Ok(None)
     }
 
-    async fn set_owners(&self, node: &Node, live: &PartialObject, owners: &[OwnerReference]) -> Result<(), Error> {
+    async fn set_owners(
+        &self,
+        node: &Node,
+        live: &PartialObject,
+        owners: &[OwnerReference],
+    ) -> Result<(), Error> {
         let owners = if owners.is_empty() { json!(null) } else { json!(owners) };
         let body = json!({"metadata": {"resourceVersion": live.resource_version(), "uid": live.uid(), "ownerReferences": owners}});
         self.patch(node, body).await
     }
 
-    async fn remove_finalizer(&self, node: &Node, live: &PartialObject, finalizer: &str) -> Result<(), Error> {
-        let left: Vec<&String> = live.metadata.finalizers.iter().flatten().filter(|f| *f != finalizer).collect();
+    async fn remove_finalizer(
+        &self,
+        node: &Node,
+        live: &PartialObject,
+        finalizer: &str,
+    ) -> Result<(), Error> {
+        let left: Vec<&String> =
+            live.metadata.finalizers.iter().flatten().filter(|f| *f != finalizer).collect();
         let body = json!({"metadata": {"resourceVersion": live.resource_version(), "uid": live.uid(), "finalizers": left}});
         self.patch(node, body).await
     }
 
     async fn patch(&self, node: &Node, body: serde_json::Value) -> Result<(), Error> {
-        match self.client.patch_dyn(&node.resource, &node.namespace, &node.name, "", &Patch::Merge(body)).await {
+        match self
+            .client
+            .patch_dyn(&node.resource, &node.namespace, &node.name, "", &Patch::Merge(body))
+            .await
+        {
             Err(e) if e.is_not_found() => Ok(()),
             other => Ok(other.map(drop)?),
         }

@@ -23,7 +23,10 @@ pub async fn run(ctx: Context) {
         .on(&pods, |event, queue| {
             let (pod, old) = (event.object(), event.old());
             let spec = |p: &Pod| p.spec.as_ref().map(|s| (s.node_name.clone(), s.tolerations.clone()));
-            if !event.is_deleted() && old.is_none_or(|o| spec(o) != spec(pod)) && !pods::node_name(pod).is_empty() {
+            if !event.is_deleted()
+                && old.is_none_or(|o| spec(o) != spec(pod))
+                && !pods::node_name(pod).is_empty()
+            {
                 queue.add(pod.key());
             }
         })
@@ -86,7 +89,8 @@ async fn reconcile(client: &Client, events: &EventRecorder, pod: &Arc<Pod>, node
     let message = format!("Marking for deletion Pod {}", pod.key());
     events.event(&object_ref(&**pod), EventType::Normal, "TaintManagerEviction", message);
     if !pods::is_terminal(pod) {
-        disrupt(client, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint").await?;
+        disrupt(client, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+            .await?;
     }
     gone_is_fine(client.delete::<Pod>(pod.namespace(), pod.name(), &delete_uid(pod.uid())).await)?;
     Ok(None)
@@ -110,7 +114,10 @@ mod tests {
 
     #[test]
     fn pods_go_when_their_time_is_up() {
-        let taint: Taint = serde_json::from_value(json!({"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T01:00:00Z"})).unwrap();
+        let taint: Taint = serde_json::from_value(
+            json!({"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T01:00:00Z"}),
+        )
+        .unwrap();
         let pod = |made: &str, tolerations| {
             serde_json::from_value::<Pod>(json!({"metadata": {"creationTimestamp": made}, "spec": {"containers": [], "tolerations": tolerations}})).unwrap()
         };
@@ -119,10 +126,25 @@ mod tests {
         for (pod, want) in [
             (pod(old, json!([])), Fate::Goes(Timestamp::MIN)),
             (pod(old, json!([{"operator": "Exists"}])), Fate::Stays),
-            (pod(old, json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}])), at("2026-01-01T01:05:00Z")),
-            (pod(new, json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}])), at("2026-01-01T02:05:00Z")),
-            (pod(old, json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}, {"operator": "Exists", "tolerationSeconds": 60}])), at("2026-01-01T01:01:00Z")),
-            (pod(old, json!([{"key": "k", "operator": "Exists", "tolerationSeconds": -1}])), Fate::Goes(Timestamp::MIN)),
+            (
+                pod(old, json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}])),
+                at("2026-01-01T01:05:00Z"),
+            ),
+            (
+                pod(new, json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}])),
+                at("2026-01-01T02:05:00Z"),
+            ),
+            (
+                pod(
+                    old,
+                    json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}, {"operator": "Exists", "tolerationSeconds": 60}]),
+                ),
+                at("2026-01-01T01:01:00Z"),
+            ),
+            (
+                pod(old, json!([{"key": "k", "operator": "Exists", "tolerationSeconds": -1}])),
+                Fate::Goes(Timestamp::MIN),
+            ),
         ] {
             assert_eq!(fate(&pod, std::slice::from_ref(&taint)), want);
         }

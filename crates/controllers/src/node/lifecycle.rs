@@ -6,7 +6,10 @@ use super::zones::{Limiter, is_ready, rate, states, zone_of};
 use crate::common::{pods, scheduling};
 use crate::{Config, Context, Error, Outcome};
 use api::{ObjectKey, time};
-use client::{Client, Controller, Event, EventRecorder, EventType, Lister, ObjectExt, Patch, Scope, WorkQueue, object_ref};
+use client::{
+    Client, Controller, Event, EventRecorder, EventType, Lister, ObjectExt, Patch, Scope, WorkQueue,
+    object_ref,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
@@ -47,8 +50,9 @@ struct Lifecycle {
 pub async fn run(ctx: Context) {
     let client = ctx.client("node-controller");
     let (nodes, pods) = (ctx.informers.informer::<Node>(), ctx.pods());
-    let leases =
-        ctx.informers.informer_with::<Lease>(Scope { namespace: "kube-node-lease".into(), ..Scope::default() });
+    let leases = ctx
+        .informers
+        .informer_with::<Lease>(Scope { namespace: "kube-node-lease".into(), ..Scope::default() });
     let this = Arc::new(Lifecycle {
         events: ctx.events(&client, "node-controller"),
         client,
@@ -122,7 +126,8 @@ impl Lifecycle {
             self.events.event(&object_ref(&node), EventType::Normal, "NodeNotReady", message);
         }
         // A kubelet that lives says itself how its pods are; it is told of the change once.
-        if (was_ready && !is_ready(&node)) || condition(&node, "Ready").is_some_and(|c| c.status == "Unknown") {
+        if (was_ready && !is_ready(&node)) || condition(&node, "Ready").is_some_and(|c| c.status == "Unknown")
+        {
             self.unready_pods(name).await?;
         }
         self.mirror_labels(&node).await?;
@@ -144,7 +149,8 @@ impl Lifecycle {
             let body = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [
                 {"type": "Ready", "status": "False", "lastTransitionTime": now},
             ]}});
-            match self.client.patch_status::<Pod>(pod.namespace(), pod.name(), &Patch::Strategic(body)).await {
+            match self.client.patch_status::<Pod>(pod.namespace(), pod.name(), &Patch::Strategic(body)).await
+            {
                 Err(e) if e.is_not_found() || e.is_conflict() || e.is_invalid() => {}
                 other => drop(other?),
             }
@@ -156,7 +162,9 @@ impl Lifecycle {
     /// Old names of two labels that some still select by.
     async fn mirror_labels(&self, node: &Node) -> Result<(), Error> {
         let mut missing = serde_json::Map::new();
-        for (new, old) in [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")] {
+        for (new, old) in
+            [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")]
+        {
             if let Some(value) = node.label(new)
                 && node.label(old) != Some(value)
             {
@@ -176,7 +184,9 @@ impl Lifecycle {
         let (mut wanted, mut wait) = (schedule_taints(node), None);
         if let Some(key) = execute_taint(node) {
             let held = current.iter().any(|t| t.key == key && t.effect == "NoExecute");
-            let other = current.iter().any(|t| [NOT_READY, UNREACHABLE].contains(&t.key.as_str()) && t.effect == "NoExecute");
+            let other = current
+                .iter()
+                .any(|t| [NOT_READY, UNREACHABLE].contains(&t.key.as_str()) && t.effect == "NoExecute");
             let zones = states(&self.nodes.list(), self.config.unhealthy_zone_threshold);
             let zone = zone_of(node);
             match rate(&zone, &zones, &self.config) {
@@ -192,7 +202,8 @@ impl Lifecycle {
             }
         }
         if let Some(taints) = merge_taints(current, &wanted, now) {
-            let body = json!({"metadata": {"resourceVersion": node.resource_version()}, "spec": {"taints": taints}});
+            let body =
+                json!({"metadata": {"resourceVersion": node.resource_version()}, "spec": {"taints": taints}});
             match self.client.patch::<Node>("", node.name(), &Patch::Merge(body)).await {
                 Err(e) if e.is_not_found() => {}
                 other => drop(other?),
@@ -295,7 +306,12 @@ fn merge_taints(current: &[Taint], wanted: &[TaintKey], now: Timestamp) -> Optio
     for (key, effect) in wanted {
         if !taints.iter().any(|t| t.key == *key && t.effect == *effect) {
             let added = Some(Time(time::truncate(now)));
-            taints.push(Taint { key: (*key).into(), effect: (*effect).into(), value: None, time_added: added });
+            taints.push(Taint {
+                key: (*key).into(),
+                effect: (*effect).into(),
+                value: None,
+                time_added: added,
+            });
         }
     }
     (taints != current).then_some(taints)
@@ -314,7 +330,11 @@ mod tests {
     }
 
     fn show(taints: &[Taint]) -> String {
-        taints.iter().map(|t| format!("{}:{}", t.key.rsplit('/').next().unwrap(), t.effect)).collect::<Vec<_>>().join(" ")
+        taints
+            .iter()
+            .map(|t| format!("{}:{}", t.key.rsplit('/').next().unwrap(), t.effect))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -332,11 +352,17 @@ mod tests {
 
     #[test]
     fn conditions_become_taints() {
-        let n = node("False", json!([{"key": "mine", "effect": "NoSchedule"}, {"key": UNREACHABLE, "effect": "NoSchedule"}]));
+        let n = node(
+            "False",
+            json!([{"key": "mine", "effect": "NoSchedule"}, {"key": UNREACHABLE, "effect": "NoSchedule"}]),
+        );
         let mut wanted = schedule_taints(&n);
         wanted.extend(execute_taint(&n).map(|k| (k, "NoExecute")));
         let merged = merge_taints(scheduling::taints(&n), &wanted, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(show(&merged), "mine:NoSchedule not-ready:NoSchedule disk-pressure:NoSchedule not-ready:NoExecute");
+        assert_eq!(
+            show(&merged),
+            "mine:NoSchedule not-ready:NoSchedule disk-pressure:NoSchedule not-ready:NoExecute"
+        );
         assert!(merge_taints(&merged, &wanted, Timestamp::UNIX_EPOCH).is_none());
         assert_eq!(show(&merge_taints(&merged, &[], Timestamp::UNIX_EPOCH).unwrap()), "mine:NoSchedule");
     }

@@ -19,7 +19,8 @@ pub enum ZoneState {
 }
 
 pub fn zone_of(node: &Node) -> String {
-    let label = |new: &str, old: &str| node.label(new).or_else(|| node.label(old)).unwrap_or_default().to_string();
+    let label =
+        |new: &str, old: &str| node.label(new).or_else(|| node.label(old)).unwrap_or_default().to_string();
     let region = label("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region");
     let zone = label("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone");
     format!("{region}:\0:{zone}")
@@ -52,7 +53,9 @@ pub fn rate(zone: &str, states: &HashMap<String, (ZoneState, usize)>, config: &C
         return None;
     }
     Some(match states.get(zone) {
-        Some((ZoneState::Partial, size)) if *size > config.large_cluster_size => config.secondary_node_eviction_rate,
+        Some((ZoneState::Partial, size)) if *size > config.large_cluster_size => {
+            config.secondary_node_eviction_rate
+        }
         Some((ZoneState::Partial, _)) => 0.0,
         _ => config.node_eviction_rate,
     })
