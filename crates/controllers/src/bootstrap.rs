@@ -158,6 +158,6 @@ mod tests {
         assert!(signed(&changed, &tokens, now).is_none());
         assert!(signed(&ConfigMap::default(), &tokens, now).is_none());
         let jws = &changed.data.unwrap()["jws-kubeconfig-abcdef"];
-        assert!(jws.starts_with("eyJhbGciOiJIUzI1NiIsImtpZCI6ImFiY2RlZiJ9..") && jws.len() == 87);
+        assert!(jws.starts_with("eyJhbGciOiJIUzI1NiIsImtpZCI6ImFiY2RlZiJ9..") && jws.len() == 85);
     }
 }

@@ -170,7 +170,10 @@ impl<T: ReplicaKind> Sets<T> {
                 let (good, error) = batch::slow_start(count, |_| async {
                     match self.control.create(&pod, set).await {
                         // Whatever is created there is refused: it is no trouble of ours.
-                        Err(e) if e.is_namespace_terminating() => Ok(self.expected.created(key, 1)),
+                        Err(e) if e.is_namespace_terminating() => {
+                            self.expected.created(key, 1);
+                            Ok(())
+                        }
                         other => other.map(drop),
                     }
                 })

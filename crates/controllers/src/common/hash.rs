@@ -46,7 +46,7 @@ fn prune(value: &mut Value) -> bool {
         // An emptyDir: {} says something; only lists and metadata's maps that are empty don't.
         Value::Object(map) => {
             map.retain(|key, v| {
-                !prune(v) && !(v.as_object().is_some_and(|m| m.is_empty()) && is_plain_map(key))
+                !(prune(v) || v.as_object().is_some_and(|m| m.is_empty()) && is_plain_map(key))
             });
             false
         }

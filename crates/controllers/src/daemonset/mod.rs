@@ -236,7 +236,10 @@ impl Sets {
             tie(pod.spec.get_or_insert_default(), &create[i]);
             async move {
                 match self.control.create(&pod, set).await {
-                    Err(e) if e.is_namespace_terminating() => Ok(self.expected.created(key, 1)),
+                    Err(e) if e.is_namespace_terminating() => {
+                        self.expected.created(key, 1);
+                        Ok(())
+                    }
                     other => other.map(drop),
                 }
             }

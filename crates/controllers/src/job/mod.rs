@@ -280,7 +280,10 @@ impl Jobs {
             let pods = &d.create;
             let (good, failed) = batch::slow_start(count, |i| async move {
                 match self.control.create(&pods[i], cached).await {
-                    Err(e) if e.is_namespace_terminating() => Ok(self.expected.created(key, 1)),
+                    Err(e) if e.is_namespace_terminating() => {
+                        self.expected.created(key, 1);
+                        Ok(())
+                    }
                     other => other.map(drop),
                 }
             })
