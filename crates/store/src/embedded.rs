@@ -534,7 +534,17 @@ impl Writer {
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
         *file = None;
         match open_file(&self.path) {
-            Ok(database) => *file = Some(database),
+            Ok(database) => {
+                *file = Some(database);
+                drop(file);
+                // Commits that were held in memory may be lost: whoever follows the store looks at all of it again.
+                let lost = || StoreError::Unavailable("the store was reopened".into());
+                for watcher in self.watchers.drain(..) {
+                    let _ = watcher.events.blocking_send(Err(lost()));
+                }
+                self.history.clear();
+                self.forgotten = self.revision.load(Ordering::Acquire);
+            }
             Err(e) => {
                 drop(file);
                 tracing::error!(error = %e, path = %self.path.display(), "the store could not be reopened; it tries again at the next request");
