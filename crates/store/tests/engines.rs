@@ -16,12 +16,16 @@ impl Drop for Etcd {
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map(|a| a.port()).expect("a free port")
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .map(|a| a.port())
+        .expect("a free port")
 }
 
 async fn etcd() -> (Arc<dyn Store>, Etcd) {
     let dir = tempfile::tempdir().expect("a directory");
-    let (client, peer) = (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
+    let (client, peer) =
+        (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
     let child = Command::new("etcd")
         .arg("--data-dir")
         .arg(dir.path())
@@ -50,32 +54,49 @@ async fn demands(store: Arc<dyn Store>) {
     let first = store.commit(put("/r/a/x", Expect::Absent, "1")).await.expect("created");
     assert!(first > start);
     match store.commit(put("/r/a/x", Expect::Absent, "2")).await {
-        Err(StoreError::Conflict(Some(kv))) => assert_eq!((&kv.value[..], kv.mod_revision), (&b"1"[..], first)),
+        Err(StoreError::Conflict(Some(kv))) => {
+            assert_eq!((&kv.value[..], kv.mod_revision), (&b"1"[..], first))
+        }
         other => panic!("a second creation: {other:?}"),
     }
     let second = store.commit(put("/r/a/x", Expect::Unchanged(first), "2")).await.expect("changed");
     assert!(second > first);
-    assert!(matches!(store.commit(put("/r/a/x", Expect::Unchanged(first), "3")).await, Err(StoreError::Conflict(Some(_)))));
-    assert!(matches!(store.commit(put("/r/a/none", Expect::Unchanged(first), "3")).await, Err(StoreError::Conflict(None))));
+    assert!(matches!(
+        store.commit(put("/r/a/x", Expect::Unchanged(first), "3")).await,
+        Err(StoreError::Conflict(Some(_)))
+    ));
+    assert!(matches!(
+        store.commit(put("/r/a/none", Expect::Unchanged(first), "3")).await,
+        Err(StoreError::Conflict(None))
+    ));
     store.commit(put("/r/b/y", Expect::Absent, "other")).await.expect("created");
     for i in 0..5 {
         store.commit(put(&format!("/r/a/k{i}"), Expect::Absent, "v")).await.expect("created");
     }
     // Pages come in the order of keys.
     let page = store.list("/r/a/", None, None, 4).await.expect("a page");
-    assert_eq!(page.items.iter().map(|kv| &*kv.key).collect::<Vec<_>>(), ["/r/a/k0", "/r/a/k1", "/r/a/k2", "/r/a/k3"]);
+    assert_eq!(
+        page.items.iter().map(|kv| &*kv.key).collect::<Vec<_>>(),
+        ["/r/a/k0", "/r/a/k1", "/r/a/k2", "/r/a/k3"]
+    );
     assert!(page.more && page.revision >= second);
     let page = store.list("/r/a/", Some("/r/a/k3"), None, 4).await.expect("a page");
     assert_eq!(page.items.iter().map(|kv| &*kv.key).collect::<Vec<_>>(), ["/r/a/k4", "/r/a/x"]);
     assert!(!page.more);
-    let gone = Commit { key: "/r/a/x".into(), expect: Expect::Unchanged(second), change: Change::Delete, durability: Durability::Disk };
+    let gone = Commit {
+        key: "/r/a/x".into(),
+        expect: Expect::Unchanged(second),
+        change: Change::Delete,
+        durability: Durability::Disk,
+    };
     let third = store.commit(gone).await.expect("removed");
     assert!(store.get("/r/a/x").await.expect("read").is_none());
     assert!(store.revision().await.expect("a revision") >= third);
     // The watch tells all of it, in order, and nothing of others.
     let mut told: Vec<Event> = Vec::new();
     while told.last().is_none_or(|e| e.revision() < third) {
-        let batch = tokio::time::timeout(Duration::from_secs(30), watch.recv()).await.expect("events in time");
+        let batch =
+            tokio::time::timeout(Duration::from_secs(30), watch.recv()).await.expect("events in time");
         told.extend(batch.expect("the watch goes on").expect("no error").events);
     }
     assert_eq!(told.len(), 8);
@@ -83,13 +104,23 @@ async fn demands(store: Arc<dyn Store>) {
     assert!(matches!(told.last(), Some(Event::Delete { key, .. }) if &**key == "/r/a/x"));
     // What has a time to live goes away by itself, and that is told.
     let change = Change::Put { value: "brief".into(), ttl: Some(Duration::from_secs(1)) };
-    store.commit(Commit { key: "/r/c/z".into(), expect: Expect::Absent, change, durability: Durability::Memory }).await.expect("created");
+    store
+        .commit(Commit {
+            key: "/r/c/z".into(),
+            expect: Expect::Absent,
+            change,
+            durability: Durability::Memory,
+        })
+        .await
+        .expect("created");
     assert!(store.get("/r/c/z").await.expect("read").is_some());
     // Many at once: each revision is given once.
     let writers: Vec<_> = (0..50)
         .map(|i| {
             let store = store.clone();
-            tokio::spawn(async move { store.commit(put(&format!("/r/d/{i}"), Expect::Absent, "v")).await.expect("created") })
+            tokio::spawn(async move {
+                store.commit(put(&format!("/r/d/{i}"), Expect::Absent, "v")).await.expect("created")
+            })
         })
         .collect();
     let mut revisions = Vec::new();
@@ -118,7 +149,10 @@ async fn embedded() {
     let again = store::embedded::Embedded::open(dir.path()).expect("opens again");
     assert_eq!(again.list("/r/d/", None, None, 1000).await.expect("a page").items.len(), 50);
     assert!(again.commit(put("/r/e", Expect::Absent, "v")).await.expect("created") > revision);
-    assert!(matches!(again.watch("/r/", 1).await.expect("a watch").recv().await, Some(Err(StoreError::Compacted(1)))));
+    assert!(matches!(
+        again.watch("/r/", 1).await.expect("a watch").recv().await,
+        Some(Err(StoreError::Compacted(1)))
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,5 +160,8 @@ async fn etcd_engine() {
     let (store, running) = etcd().await;
     demands(store.clone()).await;
     drop(running);
-    assert!(matches!(store.get("/r/a/k0").await, Err(StoreError::Unavailable(_))), "a store that is away says so");
+    assert!(
+        matches!(store.get("/r/a/k0").await, Err(StoreError::Unavailable(_))),
+        "a store that is away says so"
+    );
 }
