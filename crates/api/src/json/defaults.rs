@@ -39,7 +39,7 @@ fn wants(field: &Field, present: Option<&Value>, default: &Value) -> bool {
     }
 }
 
-fn is_zero(v: &Value) -> bool {
+pub(super) fn is_zero(v: &Value) -> bool {
     match v {
         Value::Null => true,
         Value::Bool(b) => !b,

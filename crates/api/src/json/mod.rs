@@ -4,9 +4,11 @@
 mod defaults;
 mod node;
 pub(crate) mod scalar;
+mod zeros;
 
 pub use defaults::default;
 pub(crate) use node::{Context, Node};
+pub use zeros::omit_zeros;
 
 use crate::schema::Schema;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};

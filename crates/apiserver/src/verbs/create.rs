@@ -1,6 +1,6 @@
 //! POST of an object.
 
-use super::{Answer, Request, internal, store_failed};
+use super::{Answer, Request, internal, store_failed, to_json};
 use crate::cache::Entry;
 use crate::cache::entry::canonical;
 use admission::Operation;
@@ -108,7 +108,7 @@ async fn attempt(request: &Request, mut object: Object) -> Result<Arc<Entry>, St
     request.server.admission.validate(&admission, Some(&object))?;
     let dry_run = request.dry_run()?;
     let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
-    let mut value = object.to_value().map_err(internal)?;
+    let mut value = to_json(request, &object)?;
     let manager = request.manager();
     let author = author(request, &manager, "");
     api::apply::update(None, &mut value, &resource.schema, &author);

@@ -1,7 +1,7 @@
 //! DELETE of an object, or of a collection.
 
 use super::modify::{How, Made, Outcome, from_store, modify, remove};
-use super::{Answer, Request, internal, store_failed};
+use super::{Answer, Request, internal, store_failed, to_json};
 use crate::cache::Entry;
 use crate::respond;
 use admission::Operation;
@@ -207,7 +207,7 @@ fn plan(
         }
         let mut object = kind.read(&marked)?;
         kind.prepare_delete(&mut object);
-        marked = object.to_value().map_err(internal)?;
+        marked = to_json(request, &object)?;
     }
     Ok(Plan::Mark(marked))
 }

@@ -277,3 +277,10 @@ pub fn store_failed(e: StoreError) -> Status {
 pub fn internal(e: impl std::fmt::Display) -> Status {
     Status::internal(e)
 }
+
+/// A typed object as the JSON that is kept: without what says nothing.
+pub fn to_json(request: &Request, object: &Object) -> Result<Value, Status> {
+    let mut value = object.to_value().map_err(internal)?;
+    api::json::omit_zeros(&mut value, &request.resource.schema);
+    Ok(value)
+}

@@ -2,7 +2,7 @@
 //! changed meanwhile; otherwise again. PUT, PATCH, apply, subresources and graceful deletion all end here.
 
 use super::create::{author, commit, group_kind};
-use super::{Request, internal, store_failed};
+use super::{Request, internal, store_failed, to_json};
 use crate::cache::Entry;
 use admission::Operation;
 use api::Status;
@@ -155,7 +155,7 @@ async fn attempt(
             claim.undo(&request.server).await;
             return Err(refused.into());
         }
-        value = new.to_value().map_err(internal)?;
+        value = to_json(request, &new)?;
         if kind.has_generation() && how.part.is_none_or(|p| p != "status") && spec_changed(&value, &old_value)
         {
             let generation = old.meta().generation.unwrap_or(0) + 1;

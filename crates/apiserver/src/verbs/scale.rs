@@ -1,7 +1,7 @@
 //! The `scale` subresource: the replicas of any kind that has them, as an autoscaling/v1 Scale.
 
 use super::modify::{How, Made, modify};
-use super::{Answer, Request, internal};
+use super::{Answer, Request, internal, to_json};
 use crate::cache::Entry;
 use crate::negotiate::content_type;
 use crate::respond;
@@ -87,7 +87,7 @@ pub async fn write(request: &Request, body: Bytes) -> Answer {
         }
         let mut object = request.resource.kind.read(old)?;
         request.resource.kind.set_scale(&mut object, replicas as i32);
-        let mut value = object.to_value().map_err(internal)?;
+        let mut value = to_json(request, &object)?;
         let version = scale.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
         value["metadata"]["resourceVersion"] = if version.is_null() { "".into() } else { version };
         Ok(Made { value, applied: false })

@@ -1,7 +1,7 @@
 //! Requests below an object: which code answers them.
 
 use super::modify::{How, Made, modify};
-use super::{Answer, Request, internal};
+use super::{Answer, Request, internal, to_json};
 use crate::respond;
 use api::schema::builtin;
 use api::{GroupVersionKind, Status};
@@ -55,7 +55,7 @@ async fn edit(request: &Request, name: &'static str, body: Bytes) -> Answer {
     let make = |old: &Value| {
         let mut object = request.resource.kind.read(old)?;
         request.resource.kind.edit(name, &mut object, &sent)?;
-        Ok(Made { value: object.to_value().map_err(internal)?, applied: false })
+        Ok(Made { value: to_json(request, &object)?, applied: false })
     };
     let how = How { part: None, checked: false, manager: &manager };
     match modify(request, how, &make).await? {
