@@ -85,7 +85,7 @@ impl Resource {
                 }
                 "metadata.name" => Field::Name,
                 "metadata.namespace" if self.namespaced => Field::Namespace,
-                field => match selectable.iter().position(|s| s == field) {
+                field => match selectable.iter().position(|s| s.name == field) {
                     Some(i) => Field::Selectable(i),
                     None => return Err(Status::bad_request(format!("field label not supported: {field}"))),
                 },

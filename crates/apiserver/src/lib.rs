@@ -30,6 +30,7 @@ pub use options::Options;
 
 use auth::authn::{Tokens, service_account::ServiceAccounts, token_file::TokenFile};
 use auth::authz::Authorizers;
+use cache::pluck::Selectable;
 use cache::{Cache, Collection};
 use catalog::{Catalog, KindRef, Resource};
 use resources::Verbs;
@@ -143,7 +144,7 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
                 let path = kind.stored().prefix;
                 let stored_as = schema.clone();
                 let decode = Arc::new(move |bytes: &bytes::Bytes| codec::decode(bytes, &stored_as));
-                let selectable = kind.selectable().iter().map(|s| s.to_string()).collect();
+                let selectable = kind.selectable().iter().map(|s| Selectable::new(s, &schema)).collect();
                 let collection =
                     Arc::new(Collection::new(format!("{}{path}/", cache::ROOT), selectable, decode));
                 cache.add(path, collection.clone()).await.map_err(|e| StartError(e.to_string()))?;

@@ -133,7 +133,7 @@ impl ObjectReader for Server {
         let Some(collection) = catalog.resource(resource).and_then(|r| r.collection.as_ref()) else {
             return Vec::new();
         };
-        let Some(i) = collection.selectable.iter().position(|s| s == field) else { return Vec::new() };
+        let Some(i) = collection.selectable.iter().position(|s| s.name == field) else { return Vec::new() };
         let (items, _) = collection.snapshot(0);
         let is = |e: &&Arc<Entry>| e.fields.get(i).and_then(|v| v.as_deref()) == Some(value);
         items.values().filter(is).map(|e| e.json.clone()).collect()

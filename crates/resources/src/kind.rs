@@ -178,7 +178,8 @@ pub struct Kind<T: 'static> {
     pub edits: &'static [Edit<T>],
     /// Subresources of the server's own.
     pub served: &'static [Served],
-    /// JSON paths that field selectors may name, besides `metadata.name` and `metadata.namespace`.
+    /// JSON paths that field selectors may name, besides `metadata.name` and `metadata.namespace`;
+    /// `name=path` where selectors call it otherwise.
     pub selectable: &'static [&'static str],
     /// Columns after the name. The age is written here too, if there is one.
     pub columns: &'static [Column<T>],

@@ -1,6 +1,7 @@
 //! All objects of one resource, as a value that readers take whole, and the watchers of its changes.
 
 use super::entry::Entry;
+use super::pluck::Selectable;
 use super::filter::Filter;
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -117,8 +118,8 @@ struct State {
 pub struct Collection {
     /// Store keys begin with this: `/registry/pods/`.
     pub prefix: String,
-    /// JSON paths of the fields that selectors may name.
-    pub selectable: Vec<String>,
+    /// The fields that selectors may name.
+    pub selectable: Vec<Selectable>,
     decode: Decode,
     state: Mutex<State>,
 }
@@ -135,7 +136,7 @@ pub struct TooOld {
 
 impl Collection {
     /// An empty collection that waits to be loaded.
-    pub fn new(prefix: String, selectable: Vec<String>, decode: Decode) -> Self {
+    pub fn new(prefix: String, selectable: Vec<Selectable>, decode: Decode) -> Self {
         let state = State { early: Some(Vec::new()), ..State::default() };
         Collection { prefix, selectable, decode, state: Mutex::new(state) }
     }

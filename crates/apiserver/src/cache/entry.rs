@@ -1,6 +1,6 @@
 //! An object as the cache holds it: bytes, and the few values that selectors ask for.
 
-use super::pluck::pluck;
+use super::pluck::{Selectable, pluck};
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
@@ -24,13 +24,18 @@ pub struct Entry {
 
 impl Entry {
     /// Makes an entry of JSON written by [`canonical`].
-    pub fn new<P: AsRef<str>>(
+    pub fn new(
         key: Arc<str>,
         revision: Revision,
         stored: &[u8],
-        selectable: &[P],
+        selectable: &[Selectable],
     ) -> Result<Self, serde_json::Error> {
-        let plucked = pluck(stored, selectable)?;
+        let mut plucked = pluck(stored, selectable)?;
+        for (field, selectable) in plucked.fields.iter_mut().zip(selectable) {
+            if field.is_none() {
+                field.clone_from(&selectable.zero);
+            }
+        }
         Ok(Entry {
             key,
             revision,
@@ -156,7 +161,7 @@ mod tests {
             stored,
             br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"b"}}"#
         );
-        let entry = Entry::new("ns/x".into(), 7, &stored, &["data.a"]).unwrap();
+        let entry = Entry::new("ns/x".into(), 7, &stored, &[Selectable::new("data.a", &api::schema::any())]).unwrap();
         assert_eq!(entry.json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#[..]);
         assert_eq!(entry.at(123).json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"123","name":"x"},"data":{"a":"b"}}"#[..]);
         assert_eq!(entry.fields[0].as_deref(), Some("b"));

@@ -1,8 +1,39 @@
 //! Takes a few values out of an object's JSON in one pass, without reading the rest into memory.
 
+use api::schema::{Schema, Shape};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
+
+/// A field that selectors may name.
+#[derive(Debug)]
+pub struct Selectable {
+    /// How selectors name it.
+    pub name: String,
+    path: String,
+    /// What it is where it is absent; `None` for empty text.
+    pub zero: Option<Box<str>>,
+}
+
+impl Selectable {
+    /// Reads `path` or `name=path`, with dots between the fields of `schema`.
+    pub fn new(text: &str, schema: &Schema) -> Self {
+        let (name, path) = text.split_once('=').unwrap_or((text, text));
+        let names: Vec<&str> = path.split('.').collect();
+        let zero = match schema.at(&names).map(|s| &s.shape) {
+            Some(Shape::Bool) => Some("false".into()),
+            Some(Shape::Int32 | Shape::Int64) => Some("0".into()),
+            _ => None,
+        };
+        Selectable { name: name.into(), path: path.into(), zero }
+    }
+}
+
+impl AsRef<str> for Selectable {
+    fn as_ref(&self) -> &str {
+        &self.path
+    }
+}
 
 /// What selectors ask of an object.
 #[derive(Debug, Default, PartialEq)]

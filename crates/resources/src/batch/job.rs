@@ -39,7 +39,7 @@ pub static KIND: Kind<Job> = Kind {
             errors.invalid(root.child("backoffLimitPerIndex"), &new.backoff_limit_per_index, immutable);
         }
     },
-    selectable: &["status.successful"],
+    selectable: &["status.successful=status.succeeded"],
     columns: &[
         Column::text("Status", "Running, Complete, Failed or Suspended.", |j: &Job, _| state(j).into()),
         Column::text("Completions", "Pods that have succeeded, and how many should.", |j: &Job, _| {

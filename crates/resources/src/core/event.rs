@@ -34,7 +34,7 @@ pub static KIND: Kind<Event> = Kind {
         "involvedObject.fieldPath",
         "reason",
         "reportingComponent",
-        "source",
+        "source=source.component",
         "type",
     ],
     columns: &[
