@@ -26,10 +26,20 @@ const MAX_BODY: usize = 3 << 20;
 /// A request that does not watch or follow may take this long: `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Who is at the other end of a connection, by its certificate.
+pub enum Peer {
+    /// It has shown none.
+    Unknown,
+    /// This user.
+    User(Box<User>),
+    /// It has shown one that does not count: expired, or signed by others.
+    Rejected,
+}
+
 /// Answers one request. It never fails: what goes wrong is a Status.
 pub async fn handle(
     server: Arc<Server>,
-    peer: Option<Arc<User>>,
+    peer: Arc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let started = Instant::now();
@@ -97,12 +107,12 @@ fn count(server: &Server, info: &RequestInfo, code: u16, started: Instant) {
 
 async fn answer(
     server: Arc<Server>,
-    peer: Option<Arc<User>>,
+    peer: Arc<Peer>,
     info: RequestInfo,
     query: Query,
     mut request: Request<Incoming>,
 ) -> Answer {
-    let user = authenticate(&server, peer.as_deref(), request.headers())?;
+    let user = authenticate(&server, &peer, request.headers())?;
     let user = impersonate(&server, user, request.headers())?;
     authorize(&server, &user, &info)?;
     if !info.is_resource {
@@ -211,9 +221,9 @@ async fn review(request: &verbs::Request, body: Bytes) -> Answer {
     }
 }
 
-fn authenticate(server: &Server, peer: Option<&User>, headers: &HeaderMap) -> Result<User, Status> {
-    if let Some(user) = peer {
-        return Ok(user.clone());
+fn authenticate(server: &Server, peer: &Peer, headers: &HeaderMap) -> Result<User, Status> {
+    if let Peer::User(user) = peer {
+        return Ok((**user).clone());
     }
     let header = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
     let token = match header {
@@ -228,7 +238,8 @@ fn authenticate(server: &Server, peer: Option<&User>, headers: &HeaderMap) -> Re
             tracing::debug!(reason = %e, "a token was not accepted");
             Status::unauthorized()
         }),
-        None if server.options.anonymous_auth => Ok(User::anonymous()),
+        // Who shows a certificate that does not count is no stranger, but mistaken.
+        None if server.options.anonymous_auth && !matches!(peer, Peer::Rejected) => Ok(User::anonymous()),
         None => Err(Status::unauthorized()),
     }
 }

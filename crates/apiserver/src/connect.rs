@@ -120,9 +120,8 @@ impl Kubelets {
                 .map_err(|e| e.to_string())?;
                 let key = pki::files::private_key(&pem(key, "--kubelet-client-key")?, "--kubelet-client-key")
                     .map_err(|e| e.to_string())?;
-                verified
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|e| format!("--kubelet-client-certificate: {e}"))?
+                let certified = pki::tls::client_certificate(chain, key, "--kubelet-client-certificate");
+                verified.with_client_cert_resolver(certified.map_err(|e| e.to_string())?)
             }
             _ => verified.with_no_client_auth(),
         };

@@ -68,6 +68,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     let kubelets = connect::Kubelets::new(&options).map_err(StartError)?;
     let tls = serve::tls_config(&options)?;
+    let authority = serve::client_authority(&options)?;
     let listener = serve::listen(&options).await?;
     let store = open_store(&options).await?;
     let cache = Cache::new(store.clone());
@@ -76,7 +77,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let authorizers = Authorizers::new(modes);
     let server = Server::new(Parts { options, store, cache, catalog, tokens, authorizers, signer, kubelets });
     tokio::spawn(bootstrap::run(server.clone()));
-    serve::serve(server, listener, tls, shutdown).await;
+    serve::serve(server, listener, tls, authority, shutdown).await;
     Ok(())
 }
 

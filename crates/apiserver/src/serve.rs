@@ -1,15 +1,15 @@
 //! Listening, TLS and connections.
 
+use crate::chain::Peer;
 use crate::options::Options;
 use crate::server::Server;
 use crate::{StartError, chain};
-use auth::User;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use pki::tls::ClientAuthority;
+use rustls::ServerConfig;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,31 +44,22 @@ pub fn tls_config(options: &Options) -> Result<Arc<ServerConfig>, StartError> {
         pki::files::certificates(&cert_pem, "the serving certificate").map_err(fail("tls-cert-file"))?;
     let key = pki::files::private_key(&key_pem, "the serving key").map_err(fail("tls-private-key-file"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| StartError(e.to_string()))?;
-    let builder = match &options.client_ca_file {
-        Some(path) => {
-            let pem = pki::files::read(path).map_err(fail("client-ca-file"))?;
-            let mut roots = RootCertStore::empty();
-            for certificate in
-                pki::files::certificates(&pem, &path.display().to_string()).map_err(fail("client-ca-file"))?
-            {
-                roots.add(certificate).map_err(|e| StartError(format!("--client-ca-file: {e}")))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|e| StartError(format!("--client-ca-file: {e}")))?;
-            builder.with_client_cert_verifier(verifier)
-        }
-        None => builder.with_no_client_auth(),
-    };
     let mut config = builder
+        .with_client_cert_verifier(pki::tls::any_client())
         .with_single_cert(chain, key)
         .map_err(|e| StartError(format!("--tls-cert-file, --tls-private-key-file: {e}")))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Who vouches for clients with certificates, if anyone does.
+pub fn client_authority(options: &Options) -> Result<Option<ClientAuthority>, StartError> {
+    let Some(path) = &options.client_ca_file else { return Ok(None) };
+    let read = pki::files::read(path).and_then(|pem| ClientAuthority::new(&pem, &path.display().to_string()));
+    read.map(Some).map_err(|e| StartError(format!("--client-ca-file: {e}")))
 }
 
 fn self_signed(options: &Options) -> Result<(Vec<u8>, Vec<u8>), StartError> {
@@ -127,9 +118,11 @@ pub async fn serve(
     server: Arc<Server>,
     listener: TcpListener,
     tls: Arc<ServerConfig>,
+    authority: Option<ClientAuthority>,
     shutdown: impl Future<Output = ()>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
+    let authority = authority.map(Arc::new);
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     tracing::info!(address = %listener.local_addr().map(|a| a.to_string()).unwrap_or_default(), "serving");
@@ -146,7 +139,13 @@ pub async fn serve(
             },
             () = &mut shutdown => break,
         };
-        tokio::spawn(connection(server.clone(), acceptor.clone(), stream, graceful.watcher()));
+        tokio::spawn(connection(
+            server.clone(),
+            acceptor.clone(),
+            authority.clone(),
+            stream,
+            graceful.watcher(),
+        ));
     }
     server.health.ending.store(true, Ordering::Release);
     drop(listener);
@@ -158,6 +157,7 @@ pub async fn serve(
 async fn connection(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
+    authority: Option<Arc<ClientAuthority>>,
     stream: TcpStream,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
@@ -170,19 +170,20 @@ async fn connection(
         }
         Err(_) => return,
     };
-    let peer = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|c| c.first())
-        .map(|c| auth::authn::certificate::user(c));
-    let peer: Option<Arc<User>> = match peer.transpose() {
-        Ok(user) => user.map(Arc::new),
-        Err(e) => {
-            tracing::debug!(error = %e, "a client certificate stands for nobody");
-            None
+    let peer = match (stream.get_ref().1.peer_certificates(), &authority) {
+        (Some(chain @ [first, ..]), Some(authority)) => {
+            let known = authority.check(chain).map_err(|e| e.to_string());
+            match known.and_then(|()| auth::authn::certificate::user(first).map_err(|e| e.to_string())) {
+                Ok(user) => Peer::User(Box::new(user)),
+                Err(e) => {
+                    tracing::info!(error = %e, "a client certificate stands for nobody");
+                    Peer::Rejected
+                }
+            }
         }
+        _ => Peer::Unknown,
     };
+    let peer = Arc::new(peer);
     let service = service_fn(move |request| chain::handle(server.clone(), peer.clone(), request));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER);

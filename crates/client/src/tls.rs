@@ -111,9 +111,8 @@ fn build(
                 ),
             };
             let chain = pki::files::certificates(&certificate, &what)?;
-            builder
-                .with_client_auth_cert(chain, pki::files::private_key(&key, &what)?)
-                .map_err(|e| fault(&what, &e))?
+            let key = pki::files::private_key(&key, &what)?;
+            builder.with_client_cert_resolver(pki::tls::client_certificate(chain, key, &what)?)
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

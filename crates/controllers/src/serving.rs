@@ -14,8 +14,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -94,23 +93,14 @@ fn tls(options: &Options) -> Result<Arc<ServerConfig>, Error> {
     };
     let fault = flag("tls-cert-file");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| fault(&e))?;
     let builder = match &options.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let fault = flag("client-ca-file");
-            let mut roots = RootCertStore::empty();
-            for certificate in
-                pki::files::certificates(&pki::files::read(path)?, &path.display().to_string())?
-            {
-                roots.add(certificate).map_err(|e| fault(&e))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated()
-                .build();
-            builder.with_client_cert_verifier(verifier.map_err(|e| fault(&e))?)
+            let verifier = pki::tls::client_verifier(&pki::files::read(path)?, "--client-ca-file")?;
+            builder.with_client_cert_verifier(verifier)
         }
     };
     let chain = pki::files::certificates(&certificate, "--tls-cert-file")?;

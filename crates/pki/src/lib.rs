@@ -1,12 +1,13 @@
 //! Keys, certificates and tokens.
 //!
 //! [`ca`] issues certificates, [`files`] reads them for TLS, [`jwt`] signs and checks service account
-//! tokens. Keys are ECDSA P-256 where we make them; RSA and ECDSA where we are given them, in any PEM form.
+//! tokens, [`tls`] checks those of clients. Keys are ECDSA P-256 where we make them; RSA and ECDSA where we are given them, in any PEM form.
 //! Knows no API object.
 
 pub mod ca;
 pub mod files;
 pub mod jwt;
+pub mod tls;
 
 /// What is wrong with a key, a certificate or a request for one.
 #[derive(Debug, thiserror::Error)]

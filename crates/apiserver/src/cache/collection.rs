@@ -1,8 +1,8 @@
 //! All objects of one resource, as a value that readers take whole, and the watchers of its changes.
 
 use super::entry::Entry;
-use super::pluck::Selectable;
 use super::filter::Filter;
+use super::pluck::Selectable;
 use bytes::Bytes;
 use imbl::OrdMap;
 use std::collections::{HashMap, VecDeque};

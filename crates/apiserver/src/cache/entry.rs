@@ -161,7 +161,8 @@ mod tests {
             stored,
             br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"b"}}"#
         );
-        let entry = Entry::new("ns/x".into(), 7, &stored, &[Selectable::new("data.a", &api::schema::any())]).unwrap();
+        let entry =
+            Entry::new("ns/x".into(), 7, &stored, &[Selectable::new("data.a", &api::schema::any())]).unwrap();
         assert_eq!(entry.json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#[..]);
         assert_eq!(entry.at(123).json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"123","name":"x"},"data":{"a":"b"}}"#[..]);
         assert_eq!(entry.fields[0].as_deref(), Some("b"));

@@ -1,10 +1,9 @@
 //! The serving certificate: the operator's, or one made here and signed by itself; and whose clients are known.
 
 use crate::config::Config;
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +30,7 @@ pub enum TlsError {
     Use(#[from] rustls::Error),
     /// The clients' authorities.
     #[error("the client CA file cannot be used")]
-    Clients(#[from] rustls::server::VerifierBuilderError),
+    Clients(#[from] pki::PkiError),
 }
 
 fn at(path: &Path) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> TlsError {
@@ -102,19 +101,12 @@ fn build(cert: &Path, key: &Path, ca: Option<&Path>) -> Result<TlsAcceptor, TlsE
     let chain = certificates(cert)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| at(key)(e.into()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let builder = match ca {
         Some(ca) => {
-            let mut roots = RootCertStore::empty();
-            for c in certificates(ca)? {
-                roots.add(c)?;
-            }
             // a certificate is one of several ways to be known
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated()
-                .build()?;
-            builder.with_client_cert_verifier(verifier)
+            let pem = pki::files::read(ca)?;
+            builder.with_client_cert_verifier(pki::tls::client_verifier(&pem, &ca.display().to_string())?)
         }
         None => builder.with_no_client_auth(),
     };
