@@ -14,7 +14,15 @@ fn shell(dir: &Path, script: &str) {
 fn ask(c: &Cluster, dir: &Path, name: &str, more: &[&str]) -> String {
     let out = Command::new("curl")
         .current_dir(dir)
-        .args(["-sk", "-w", " %{http_code}", "--cert", &format!("{name}.crt"), "--key", &format!("{name}.key")])
+        .args([
+            "-sk",
+            "-w",
+            " %{http_code}",
+            "--cert",
+            &format!("{name}.crt"),
+            "--key",
+            &format!("{name}.key"),
+        ])
         .args(more)
         .arg(format!("{}/api/v1/nodes", c.url()))
         .output()

@@ -7,47 +7,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Flags of upstream's that a cluster's manifests may have and that mean nothing here. They take a value.
-const WITHOUT_EFFECT: [&str; 37] = [
-    "allocate-node-cidrs-type",
-    "cidr-allocator-type",
-    "cloud-config",
-    "cloud-provider",
-    "configure-cloud-routes",
-    "contention-profiling",
-    "controller-start-interval",
-    "disable-attach-detach-reconcile-sync",
-    "emulated-version",
-    "enable-dynamic-provisioning",
-    "enable-hostpath-provisioner",
-    "external-cloud-volume-plugin",
-    "feature-gates",
-    "flex-volume-plugin-dir",
-    "horizontal-pod-autoscaler-sync-period",
-    "horizontal-pod-autoscaler-tolerance",
-    "http2-max-streams-per-connection",
-    "kube-api-burst",
-    "kube-api-content-type",
-    "kube-api-qps",
-    "leader-elect-resource-lock",
-    "legacy-service-account-token-clean-up-period",
-    "log-flush-frequency",
-    "log-json-info-buffer-size",
-    "log-json-split-stream",
-    "logging-format",
-    "min-resync-period",
-    "namespace-sync-period",
-    "permit-address-sharing",
-    "permit-port-sharing",
-    "profiling",
-    "pvclaimbinder-sync-period",
-    "requestheader-extra-headers-prefix",
-    "resource-quota-sync-period",
-    "tls-cipher-suites",
-    "tls-min-version",
-    "vmodule",
-];
-
 /// A span of time as Go writes it: `1h30m`, `500ms`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let fault = || format!("{text:?} is not a duration such as 1h30m or 40s");
@@ -235,24 +194,6 @@ options! {
 }
 
 impl Options {
-    /// Reads the program's arguments.
-    pub fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
-        let mut kept = Vec::new();
-        let mut arguments = arguments.into_iter().peekable();
-        while let Some(argument) = arguments.next() {
-            let name = argument.strip_prefix("--").unwrap_or_default();
-            let name = name.split_once('=').map_or(name, |(n, _)| n);
-            if WITHOUT_EFFECT.contains(&name) {
-                if !argument.contains('=') && arguments.peek().is_some_and(|next| !next.starts_with('-')) {
-                    arguments.next();
-                }
-            } else {
-                kept.push(argument);
-            }
-        }
-        Options::try_parse_from(kept)
-    }
-
     /// The controllers' settings.
     pub fn config(&self) -> Result<Config, crate::Error> {
         let root_ca = match &self.root_ca_file {
@@ -427,9 +368,9 @@ mod tests {
     #[test]
     fn a_manifest_s_flags_are_understood() {
         let line = "x --kubeconfig=/k --leader-elect=false --controllers=*,-bootstrap-signer-controller,token-cleaner-controller \
-            --allocate-node-cidrs --cluster-cidr=10.0.0.0/16 --profiling=false --feature-gates A=true -v=4 --node-cidr-mask-size 26 \
+            --allocate-node-cidrs --cluster-cidr=10.0.0.0/16 -v=4 --node-cidr-mask-size 26 \
             --use-service-account-credentials=true --concurrent-job-syncs=9 --node-monitor-grace-period=16s";
-        let o = Options::read(line.split_whitespace().map(String::from)).unwrap();
+        let o = Options::try_parse_from(line.split_whitespace()).unwrap();
         assert!(!o.leader_elect && o.allocate_node_cidrs && o.use_service_account_credentials && o.v == 4);
         let c = o.config().unwrap();
         assert_eq!(
@@ -437,7 +378,7 @@ mod tests {
             ((26, 26), 9, 16)
         );
         for bad in ["x --nonsense=1", "x --controllers=nobody", "x --cluster-signing-cert-file=a"] {
-            let o = Options::read(bad.split_whitespace().map(String::from));
+            let o = Options::try_parse_from(bad.split_whitespace());
             assert!(o.is_err() || o.is_ok_and(|o| o.config().is_err()), "{bad}");
         }
     }

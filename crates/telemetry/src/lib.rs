@@ -1,5 +1,7 @@
-//! How every daemon speaks to the person who runs it: logs on standard error.
-//! Start at [`init`].
+//! How every daemon speaks to the person who runs it: flags, logs on standard error, how it ends.
+//! Start at [`init`]; [`daemon`] is what their programs share.
+
+pub mod daemon;
 
 use tracing_subscriber::EnvFilter;
 
