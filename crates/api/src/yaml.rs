@@ -63,7 +63,7 @@ mod tests {
         let cm = builtin().kind_of("", "v1", "ConfigMap").unwrap();
         let d = decode(b"apiVersion: v1\nkind: ConfigMap\nfoo: 1\ndata:\n  1: x\n  b: \"2\"\n", cm).unwrap();
         assert_eq!(d.value, json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"1": "x", "b": "2"}}));
-        assert_eq!(d.unknown, ["unknown field \"foo\""]);
+        assert_eq!(d.faults, ["unknown field \"foo\""]);
         let e = decode(b"data: {a: 1}", cm).unwrap_err();
         assert_eq!(
             e.to_string(),

@@ -6,6 +6,7 @@ use crate::negotiate::{self, Accepted, Format, View};
 use crate::request::{self, Query, RequestInfo};
 use crate::server::Server;
 use crate::verbs::{self, Answer};
+use crate::websocket::{self, Unit};
 use crate::{discovery, health, openapi, respond, served};
 use api::{GroupResource, Status};
 use auth::{Attributes, Decision, User};
@@ -188,6 +189,9 @@ async fn dispatch(
         return verbs::subresource::answer(request.clone(), sub, body).await;
     }
     if request.resource.kind.verbs() == resources::Verbs::CreateOnly {
+        if request.accepted.view != View::Whole {
+            return Err(negotiate::not_acceptable());
+        }
         if info.verb != "create" {
             return Err(Status::method_not_supported(&request.resource.group_resource, &info.verb));
         }
@@ -196,7 +200,15 @@ async fn dispatch(
     match info.verb.as_str() {
         "get" => verbs::get::get(request).await,
         "list" => verbs::list::list(request).await,
-        "watch" => verbs::watch::watch(request.clone()).await,
+        "watch" => {
+            let answer = verbs::watch::watch(request.clone()).await?;
+            match upgrade {
+                Some(upgrade) if websocket::is_asked_for(&request.headers) => {
+                    websocket::send(&request.headers, upgrade, answer.into_body(), Unit::Line)
+                }
+                _ => Ok(answer),
+            }
+        }
         "create" if info.name.is_empty() || info.resource == "namespaces" => {
             verbs::create::create(request, body).await
         }

@@ -1,12 +1,13 @@
 //! Connections onward: to kubelets, pods and services. A request is passed on as it came; if the other side
 //! switches protocols (exec, attach, port-forward), the two connections become one pipe.
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Stream};
+use crate::rewrite::{Rewrite, Rewritten};
 use crate::verbs::Answer;
 use api::Status;
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -37,6 +38,13 @@ pub struct Target {
     pub tls: Tls,
     /// Path and query.
     pub path: String,
+}
+
+impl Target {
+    /// `host:port`.
+    pub fn authority(&self) -> String {
+        format!("{}:{}", bracketed(&self.host), self.port)
+    }
 }
 
 /// Whether a target speaks TLS.
@@ -131,7 +139,7 @@ impl Kubelets {
     }
 
     async fn open(&self, target: &Target) -> Result<http1::SendRequest<Full<Bytes>>, String> {
-        let address = format!("{}:{}", bracketed(&target.host), target.port);
+        let address = target.authority();
         let tcp = tokio::time::timeout(CONNECT, TcpStream::connect(&address))
             .await
             .map_err(|_| format!("dial tcp {address}: i/o timeout"))?
@@ -166,6 +174,7 @@ impl Kubelets {
         headers: &HeaderMap,
         body: Bytes,
         upgrade: Option<hyper::upgrade::OnUpgrade>,
+        rewrite: Option<Rewrite>,
     ) -> Answer {
         let failed = |e: String| Status::failure(500, "InternalError", format!("error dialing backend: {e}"));
         let mut sender = self.open(&target).await.map_err(failed)?;
@@ -173,8 +182,11 @@ impl Kubelets {
         let mut request = Request::new(Full::new(body));
         (*request.method_mut(), *request.uri_mut()) = (method, uri);
         copy_headers(headers, request.headers_mut(), upgrade.is_some());
-        let host = format!("{}:{}", bracketed(&target.host), target.port);
-        if let Ok(host) = host.parse() {
+        if rewrite.is_some() && upgrade.is_none() {
+            // What is packed can't be rewritten.
+            request.headers_mut().remove(ACCEPT_ENCODING);
+        }
+        if let Ok(host) = target.authority().parse() {
             request.headers_mut().insert(HOST, host);
         }
         let mut response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
@@ -203,9 +215,20 @@ impl Kubelets {
             return Ok(answer);
         }
         let (parts, body) = response.into_parts();
-        let mut answer = Response::new(Body::Stream(Box::pin(passed_on(body))));
+        let is_html = |v: &HeaderValue| v.to_str().is_ok_and(|v| v.starts_with("text/html"));
+        let html = parts.headers.get(CONTENT_TYPE).is_some_and(is_html)
+            && !parts.headers.contains_key(CONTENT_ENCODING);
+        let stream: Stream = match &rewrite {
+            Some(rewrite) if html => Box::pin(Rewritten::new(body, rewrite.clone())),
+            _ => Box::pin(passed_on(body)),
+        };
+        let mut answer = Response::new(Body::Stream(stream));
         *answer.status_mut() = parts.status;
         copy_headers(&parts.headers, answer.headers_mut(), false);
+        let link = |v: &HeaderValue| rewrite.as_ref()?.link(v.to_str().ok()?)?.parse().ok();
+        if let Some(to) = parts.headers.get(LOCATION).and_then(link) {
+            answer.headers_mut().insert(LOCATION, to);
+        }
         Ok(answer)
     }
 }

@@ -19,12 +19,14 @@ pub mod openapi;
 pub mod options;
 pub mod request;
 pub mod respond;
+pub mod rewrite;
 pub mod serve;
 pub mod served;
 pub mod server;
 pub mod services;
 pub mod tables;
 pub mod verbs;
+pub mod websocket;
 
 pub use options::Options;
 

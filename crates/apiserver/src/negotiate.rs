@@ -85,7 +85,12 @@ pub fn accept(headers: &HeaderMap) -> Result<Accepted, Status> {
         };
         return Ok(Accepted { format, view, pretty });
     }
-    Err(Status::not_acceptable(format!("only the following media types are accepted: {OFFERED}")))
+    Err(not_acceptable())
+}
+
+/// None of what the client accepts is there to be had.
+pub fn not_acceptable() -> Status {
+    Status::not_acceptable(format!("only the following media types are accepted: {OFFERED}"))
 }
 
 /// The media type of a body, without parameters.

@@ -495,7 +495,16 @@ pub(crate) fn encode(body: &impl Serialize) -> Result<Bytes, Error> {
 }
 
 pub(crate) fn decode<R: DeserializeOwned>(what: &str, body: &[u8]) -> Result<R, Error> {
-    serde_json::from_slice(body).map_err(|e| Error::Decode { what: what.into(), reason: e.to_string() })
+    serde_json::from_slice(body)
+        .or_else(|e| mended(body).ok_or(e))
+        .map_err(|e| Error::Decode { what: what.into(), reason: e.to_string() })
+}
+
+/// What can be read once times that upstream prints as null are there.
+pub(crate) fn mended<R: DeserializeOwned>(body: &[u8]) -> Option<R> {
+    let mut value = serde_json::from_slice(body).ok()?;
+    api::json::fill_condition_times(&mut value);
+    R::deserialize(value).ok()
 }
 
 fn value(text: &str) -> Result<header::HeaderValue, Error> {

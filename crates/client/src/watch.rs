@@ -2,6 +2,7 @@
 
 use crate::body::ResponseBody;
 use crate::error::Error;
+use crate::verbs::mended;
 use crate::verbs::{Client, ListParams, refusal, with_query};
 use api::Status;
 use bytes::{Bytes, BytesMut};
@@ -131,7 +132,8 @@ impl<T: DeserializeOwned> WatchStream<T> {
 fn event<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>, Error> {
     let fault = |e: serde_json::Error| Error::Decode { what: "watch".into(), reason: e.to_string() };
     let raw: Raw<'_> = serde_json::from_slice(line).map_err(fault)?;
-    let object = || serde_json::from_str(raw.object.get()).map_err(fault);
+    let text = raw.object.get();
+    let object = || serde_json::from_str(text).or_else(|e| mended(text.as_bytes()).ok_or(e)).map_err(fault);
     match &*raw.kind {
         "ADDED" => Ok(WatchEvent::Added(object()?)),
         "MODIFIED" => Ok(WatchEvent::Modified(object()?)),

@@ -421,7 +421,15 @@ where
         self.selectable
     }
     fn read(&self, value: &Value) -> Result<Object, Status> {
-        Object::from_value::<T>(value).map_err(|e| {
+        let read = Object::from_value::<T>(value).or_else(|e| {
+            let schema = api::schema::builtin().kind(&self.names.gvk());
+            let mut mended = value.clone();
+            match schema.is_some_and(|s| api::json::fill_times(&mut mended, s)) {
+                true => Object::from_value::<T>(&mended),
+                false => Err(e),
+            }
+        });
+        read.map_err(|e| {
             Status::bad_request(format!(
                 "{} in version {:?} cannot be handled as a {}: {e}",
                 self.names.kind, self.names.version, self.names.kind

@@ -8,7 +8,7 @@ mod zeros;
 
 pub use defaults::default;
 pub(crate) use node::{Context, Node};
-pub use zeros::omit_zeros;
+pub use zeros::{fill_condition_times, fill_times, omit_zeros};
 
 use crate::schema::Schema;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -19,10 +19,9 @@ use serde_json::Value;
 pub struct Decoded {
     /// The object, without the fields its schema does not know.
     pub value: Value,
-    /// `unknown field "spec.foo"`, in order.
-    pub unknown: Vec<String>,
-    /// `duplicate field "spec.foo"`, in order; the last of them counts.
-    pub duplicates: Vec<String>,
+    /// `unknown field "spec.foo"`, `duplicate field "spec.bar"`, in the order in which they were found; of fields
+    /// that are there twice the last counts.
+    pub faults: Vec<String>,
 }
 
 /// Why bytes are not an object of a schema. `Display` is the message upstream gives.

@@ -10,8 +10,7 @@ use std::fmt;
 /// What is collected on the way.
 #[derive(Default)]
 pub(crate) struct Context {
-    unknown: Vec<String>,
-    duplicates: Vec<String>,
+    faults: Vec<String>,
     error: Option<DecodeError>,
 }
 
@@ -30,7 +29,7 @@ impl Context {
     pub(crate) fn finish(self, value: Result<Value, DecodeError>) -> Result<Decoded, DecodeError> {
         match (self.error, value) {
             (Some(e), _) | (None, Err(e)) => Err(e),
-            (None, Ok(value)) => Ok(Decoded { value, unknown: self.unknown, duplicates: self.duplicates }),
+            (None, Ok(value)) => Ok(Decoded { value, faults: self.faults }),
         }
     }
 }
@@ -170,7 +169,7 @@ impl<'a> Node<'a> {
             let value =
                 filled(map.next_value_seed(Node { schema: item, cx, path: at, holder, depth })?, item);
             if !matches!(schema.shape, Shape::Raw | Shape::FieldsV1) && out.contains_key(&key) {
-                Context::strict(&mut cx.duplicates, "duplicate", &path, &key);
+                Context::strict(&mut cx.faults, "duplicate", &path, &key);
             }
             out.insert(key, value);
         }
@@ -193,7 +192,7 @@ impl<'a> Node<'a> {
                         continue; // for Go, null is not there
                     }
                     if out.insert(field.name.to_string(), value).is_some() {
-                        Context::strict(&mut cx.duplicates, "duplicate", &path, &field.name);
+                        Context::strict(&mut cx.faults, "duplicate", &path, &field.name);
                     }
                 }
                 Found::Unknown(name) if s.preserve_unknown => {
@@ -206,13 +205,13 @@ impl<'a> Node<'a> {
                         depth,
                     })?;
                     if out.contains_key(&name) {
-                        Context::strict(&mut cx.duplicates, "duplicate", &path, &name);
+                        Context::strict(&mut cx.faults, "duplicate", &path, &name);
                     }
                     out.insert(name, value);
                 }
                 Found::Unknown(name) => {
                     map.next_value::<IgnoredAny>()?;
-                    Context::strict(&mut cx.unknown, "unknown", &path, &name);
+                    Context::strict(&mut cx.faults, "unknown", &path, &name);
                 }
             }
         }

@@ -13,8 +13,10 @@ fn deployment(text: &str, expect: Result<(Value, &[&str], &[&str]), &str>) {
     match (got, expect) {
         (Ok(d), Ok((value, unknown, duplicates))) => {
             assert_eq!(d.value, value);
-            assert_eq!(d.unknown, unknown);
-            assert_eq!(d.duplicates, duplicates);
+            let of =
+                |what: &str| d.faults.iter().filter(|f| f.starts_with(what)).cloned().collect::<Vec<_>>();
+            assert_eq!(of("unknown"), unknown);
+            assert_eq!(of("duplicate"), duplicates);
         }
         (Err(e), Err(message)) => assert_eq!(e.to_string(), message),
         (got, expect) => panic!("{got:?}, not {expect:?}"),
@@ -176,7 +178,7 @@ fn custom_resources_keep_what_validation_will_judge() {
         &s,
     )
     .unwrap();
-    assert_eq!(d.unknown, [r#"unknown field "metadata.nme""#, r#"unknown field "spec.foo""#]);
+    assert_eq!(d.faults, [r#"unknown field "metadata.nme""#, r#"unknown field "spec.foo""#]);
     let mut value = d.value;
     assert_eq!(value, json!({"spec": {"n": null, "s": 5, "free": {"a": [null]}}, "metadata": {}}));
     default(&mut value, &s);

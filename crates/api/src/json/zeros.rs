@@ -28,6 +28,57 @@ pub fn omit_zeros(value: &mut Value, schema: &Schema) {
     }
 }
 
+/// Go's zero time, which it takes where a time is absent, and prints as null.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Sets the times that must be there and are not, as Go does; whether there were any.
+pub fn fill_times(value: &mut Value, schema: &Schema) -> bool {
+    let mut filled = false;
+    match (&schema.shape, value) {
+        (Shape::Struct(s), Value::Object(map)) => {
+            for field in s.fields.iter().filter(|f| f.required) {
+                if matches!(field.schema.shape, Shape::Time | Shape::MicroTime)
+                    && map.get(&*field.name).is_none_or(Value::is_null)
+                {
+                    map.insert(field.name.to_string(), ZERO_TIME.into());
+                    filled = true;
+                }
+            }
+            for (name, v) in map.iter_mut().filter(|(_, v)| v.is_object() || v.is_array()) {
+                filled |= s.field(name).is_some_and(|f| fill_times(v, &f.schema));
+            }
+        }
+        (Shape::Map(item), Value::Object(map)) => {
+            map.values_mut().for_each(|v| filled |= fill_times(v, item));
+        }
+        (Shape::List(list), Value::Array(items)) => {
+            items.iter_mut().for_each(|v| filled |= fill_times(v, &list.item));
+        }
+        _ => {}
+    }
+    filled
+}
+
+/// The same for JSON whose schema is not at hand: only conditions have such a time.
+pub fn fill_condition_times(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (name, v) in map.iter_mut() {
+                if let ("conditions", Value::Array(items)) = (name.as_str(), &mut *v) {
+                    for condition in items.iter_mut().filter_map(Value::as_object_mut) {
+                        if condition.get("lastTransitionTime").is_none_or(Value::is_null) {
+                            condition.insert("lastTransitionTime".into(), ZERO_TIME.into());
+                        }
+                    }
+                }
+                fill_condition_times(v);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(fill_condition_times),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

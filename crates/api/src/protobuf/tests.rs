@@ -130,6 +130,6 @@ proptest! {
         let value = value_of(schema, seed);
         let decoded = crate::json::decode(&serde_json::to_vec(&value).unwrap(), schema).unwrap();
         prop_assert_eq!(&decoded.value, &value);
-        prop_assert!(decoded.unknown.is_empty() && decoded.duplicates.is_empty());
+        prop_assert!(decoded.faults.is_empty());
     }
 }

@@ -1,11 +1,15 @@
 //! exec, attach, port-forward, log and proxy: where a request below a pod, a node or a service goes on.
 
 use super::{Answer, Request, internal, store_failed};
+use crate::body::Body;
 use crate::connect::{Target, Tls};
+use crate::rewrite::Rewrite;
+use crate::websocket::{self, Unit};
 use api::{Status, read};
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::Method;
+use http::header::LOCATION;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rand::seq::IndexedRandom;
@@ -39,7 +43,37 @@ pub async fn connect(
         ("services", "proxy") => service_proxy(request)?,
         _ => return Err(Status::no_such_path()),
     };
-    request.server.kubelets.forward(target, method, &request.headers, body, upgrade).await
+    let sub = request.info.subresource.as_str();
+    let kubelets = &request.server.kubelets;
+    if sub == "log" {
+        let answer = kubelets.forward(target, method, &request.headers, body, None, None).await?;
+        return match upgrade {
+            Some(upgrade) if websocket::is_asked_for(&request.headers) && answer.status().is_success() => {
+                websocket::send(&request.headers, upgrade, answer.into_body(), Unit::Chunk)
+            }
+            _ => Ok(answer),
+        };
+    }
+    if sub != "proxy" {
+        return kubelets.forward(target, method, &request.headers, body, upgrade, None).await;
+    }
+    let path = &request.info.path;
+    // Links of a page that is asked for without a slash at its end would lead astray.
+    if upgrade.is_none()
+        && path.ends_with("/proxy")
+        && request.info.rest.is_empty()
+        && matches!(method, Method::GET | Method::HEAD)
+    {
+        let query = request.raw_query.as_deref().filter(|q| !q.is_empty());
+        let to = query.map_or_else(|| format!("{path}/"), |q| format!("{path}/?{q}"));
+        let mut answer = http::Response::new(Body::empty());
+        *answer.status_mut() = http::StatusCode::MOVED_PERMANENTLY;
+        answer.headers_mut().insert(LOCATION, to.parse().map_err(internal)?);
+        return Ok(answer);
+    }
+    let prefix = path.strip_suffix(&request.info.rest).unwrap_or(path).trim_end_matches('/');
+    let rewrite = Rewrite { prefix: prefix.into(), host: target.authority() };
+    kubelets.forward(target, method, &request.headers, body, upgrade, Some(rewrite)).await
 }
 
 /// What is asked of the other side: the path after `proxy`, and the query.

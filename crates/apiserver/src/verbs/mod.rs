@@ -171,10 +171,10 @@ impl Request {
             Format::Yaml => api::yaml::decode(body, schema).map_err(|e| failed(&e))?,
             Format::Protobuf => {
                 let value = api::protobuf::from_wire(body, schema).map_err(|e| failed(&e))?;
-                api::json::Decoded { value, unknown: Vec::new(), duplicates: Vec::new() }
+                api::json::Decoded { value, faults: Vec::new() }
             }
         };
-        self.faults_of(decoded.unknown, decoded.duplicates)?;
+        self.faults_of(decoded.faults)?;
         let mut value = decoded.value;
         let said = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
         let (version, kind) = (said("apiVersion"), said("kind"));
@@ -196,19 +196,18 @@ impl Request {
     }
 
     /// Refuses or warns about unknown and duplicate fields.
-    pub fn faults_of(&self, unknown: Vec<String>, duplicates: Vec<String>) -> Result<(), Status> {
-        if unknown.is_empty() && duplicates.is_empty() {
+    pub fn faults_of(&self, faults: Vec<String>) -> Result<(), Status> {
+        if faults.is_empty() {
             return Ok(());
         }
         match self.field_validation()? {
             FieldValidation::Ignore => {}
-            FieldValidation::Warn => duplicates.into_iter().chain(unknown).for_each(|w| self.warn(w)),
+            FieldValidation::Warn => faults.into_iter().for_each(|w| self.warn(w)),
             FieldValidation::Strict => {
-                let all: Vec<String> = duplicates.into_iter().chain(unknown).collect();
                 let GroupVersionKind { kind, version, .. } = &self.resource.gvk;
                 return Err(Status::bad_request(format!(
                     "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
-                    all.join(", ")
+                    faults.join(", ")
                 )));
             }
         }

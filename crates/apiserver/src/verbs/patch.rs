@@ -34,7 +34,7 @@ fn read(request: &Request, body: &Bytes) -> Result<Patch, Status> {
             let schema = &request.resource.schema;
             let decoded = api::yaml::decode(body, schema)
                 .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
-            request.faults_of(decoded.unknown, decoded.duplicates)?;
+            request.faults_of(decoded.faults)?;
             Ok(Patch::Apply(decoded.value))
         }
         _ => Err(Status::unsupported_media_type(format!(
@@ -140,7 +140,7 @@ fn make(
             ),
         )
     })?;
-    request.faults_of(decoded.unknown, decoded.duplicates)?;
+    request.faults_of(decoded.faults)?;
     let mut value = decoded.value;
     // The kind is not a patch's to change.
     for field in ["apiVersion", "kind"] {

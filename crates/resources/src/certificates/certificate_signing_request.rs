@@ -70,10 +70,11 @@ fn prepare_approval(
         condition.last_update_time.get_or_insert(Time(context.now));
         condition.last_transition_time.get_or_insert(Time(context.now));
     }
-    let version = new.metadata.resource_version.clone();
-    *new = old.clone();
-    new.metadata.resource_version = version;
-    new.status.get_or_insert_default().conditions = conditions;
+    new.spec = old.spec.clone();
+    new.status = old.status.clone();
+    if conditions.is_some() || new.status.is_some() {
+        new.status.get_or_insert_default().conditions = conditions;
+    }
 }
 
 fn validate_conditions(c: &CertificateSigningRequest, errors: &mut FieldErrors) {
