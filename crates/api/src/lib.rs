@@ -3,6 +3,7 @@
 //! Knows no server, no client, no runtime.
 
 pub mod apply;
+pub mod cron;
 pub mod field;
 pub mod json;
 pub mod key;
