@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 const NAME: &str = "resourcequota-controller";
 /// Everything is counted anew this often: upstream's default.
 const RESYNC: Duration = Duration::from_secs(300);
+/// After a change it is counted once more when everything should have been seen.
+const SETTLED: Duration = Duration::from_secs(2);
 /// Resources that a quota can name without `count/`.
 const COUNTED: [&str; 4] = ["configmaps", "resourcequotas", "replicationcontrollers", "secrets"];
 
@@ -147,6 +149,8 @@ impl Quotas {
                 Err(e) if e.is_not_found() => {}
                 other => drop(other?),
             }
+            // What was under way meanwhile, and charged to the status before, may not have been seen yet.
+            return Ok(Some(SETTLED));
         }
         Ok(Some(RESYNC))
     }

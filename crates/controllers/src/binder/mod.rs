@@ -143,7 +143,8 @@ impl Binder {
             let message = "waiting for first consumer to be created before binding";
             self.tell(claim, EventType::Normal, "WaitForFirstConsumer", message);
         } else if let Some(provisioner) = provisioner {
-            self.provision(claim, provisioner).await?;
+            self.pend(&self.provision(claim, provisioner).await?).await?;
+            return Ok(Some(AGAIN));
         } else if api::quota::class(claim).is_empty() {
             let message = "no persistent volumes available for this claim and no storage class is set";
             self.tell(claim, EventType::Normal, "FailedBinding", message);
@@ -156,18 +157,22 @@ impl Binder {
     }
 
     /// Tells the provisioner of a class that a volume is wanted.
-    async fn provision(&self, claim: &PersistentVolumeClaim, provisioner: &str) -> Result<(), Error> {
+    async fn provision(
+        &self,
+        claim: &PersistentVolumeClaim,
+        provisioner: &str,
+    ) -> Result<PersistentVolumeClaim, Error> {
+        let mut changed = claim.clone();
         if PROVISIONERS.iter().any(|a| claim.annotation(a) != Some(provisioner)) {
-            let mut changed = claim.clone();
             let annotations = changed.metadata.annotations.get_or_insert_default();
             annotations.extend(PROVISIONERS.map(|a| (a.to_string(), provisioner.to_string())));
-            self.client.update(&changed).await?;
+            changed = self.client.update(&changed).await?;
         }
         let message = format!(
             "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
         );
         self.tell(claim, EventType::Normal, "ExternalProvisioning", &message);
-        Ok(())
+        Ok(changed)
     }
 
     async fn bound(&self, claim: &PersistentVolumeClaim) -> Outcome {
@@ -215,13 +220,7 @@ impl Binder {
     }
 
     async fn write_claim(&self, claim: &PersistentVolumeClaim) -> Result<(), Error> {
-        // What was just annotated has another version: the status alone is written, whatever it is.
-        let patch = client::Patch::Merge(serde_json::json!({
-            "metadata": {"uid": claim.uid()},
-            "status": serde_json::to_value(&claim.status).map_err(|e| Error::Other(e.to_string()))?,
-        }));
-        let result =
-            self.client.patch_status::<PersistentVolumeClaim>(claim.namespace(), claim.name(), &patch).await;
+        let result = self.client.update_status(claim).await;
         Ok(gone_is_fine(result.map(drop))?)
     }
 
