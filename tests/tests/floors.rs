@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("client", &["api", "pki", "telemetry"]),
     ("resources", &["api"]),
     ("auth", &["api", "pki"]),
-    ("admission", &["api"]),
+    ("admission", &["api", "pki"]),
     ("controllers", &["api", "client", "pki", "telemetry"]),
     ("scheduler", &["api", "client", "pki", "telemetry"]),
     ("kubelet", &["api", "client", "cri", "pki", "sys", "telemetry"]),

@@ -9,8 +9,29 @@ use k8s_openapi::api::core::v1::Namespace;
 /// See the module.
 pub struct NamespaceLifecycle;
 
+/// The same for a namespace that is not there, alone: off by default.
+pub struct NamespaceExists;
+
 /// Namespaces that stay.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+fn is_within(request: &Request<'_>) -> bool {
+    !request.namespace.is_empty() && request.resource.resource != "namespaces"
+}
+
+impl Plugin for NamespaceExists {
+    fn name(&self) -> &'static str {
+        "NamespaceExists"
+    }
+
+    fn validate(&self, request: &Request<'_>, _object: Option<&Object>) -> Result<(), Status> {
+        let there = || read::get::<Namespace>(request.reader, "", request.namespace).is_some();
+        if !is_within(request) || there() {
+            return Ok(());
+        }
+        Err(Status::not_found(&GroupResource::new("", "namespaces"), request.namespace))
+    }
+}
 
 impl Plugin for NamespaceLifecycle {
     fn name(&self) -> &'static str {
@@ -24,19 +45,17 @@ impl Plugin for NamespaceLifecycle {
         {
             return Err(request.forbidden("this namespace may not be deleted"));
         }
-        if request.operation != Operation::Create
-            || request.namespace.is_empty()
-            || request.resource.resource == "namespaces"
-        {
-            return Ok(());
-        }
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
         // Reviews of access may be asked about any namespace.
-        if request.resource.group == "authorization.k8s.io" {
+        if !writes || !is_within(request) || request.resource.group == "authorization.k8s.io" {
             return Ok(());
         }
         let namespaces = GroupResource::new("", "namespaces");
         let namespace: Namespace = read::get(request.reader, "", request.namespace)
             .ok_or_else(|| Status::not_found(&namespaces, request.namespace))?;
+        if request.operation != Operation::Create {
+            return Ok(());
+        }
         let phase = namespace.status.and_then(|s| s.phase);
         if namespace.metadata.deletion_timestamp.is_some() || phase.as_deref() == Some("Terminating") {
             let why = format!(

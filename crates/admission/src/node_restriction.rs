@@ -3,6 +3,7 @@
 use crate::{Operation, Plugin, Request};
 use api::object::Object;
 use api::{Status, read};
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use std::collections::BTreeMap;
 
@@ -46,7 +47,7 @@ impl Plugin for NodeRestriction {
                 }
                 Ok(())
             }
-            ("", "serviceaccounts") if request.subresource == "token" => Ok(()),
+            ("", "serviceaccounts") if request.subresource == "token" => admit_token(node, request, object),
             _ => Ok(()),
         }
     }
@@ -76,6 +77,32 @@ fn admit_node(node: &str, request: &Request<'_>, object: Option<&mut Object>) ->
         return Ok(());
     }
     Err(request.forbidden(format!("is not allowed to modify labels: {}", refused.join(", "))))
+}
+
+/// A kubelet gets tokens for the pods on its node alone.
+fn admit_token(node: &str, request: &Request<'_>, object: Option<&mut Object>) -> Result<(), Status> {
+    let asked = object.and_then(|o| o.get::<TokenRequest>());
+    let bound = asked.and_then(|t| t.spec.as_ref()).and_then(|s| s.bound_object_ref.as_ref());
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    let Some(pod) = bound.filter(|b| text(&b.kind) == "Pod" && !text(&b.name).is_empty()) else {
+        return Err(request.forbidden("node requested token not bound to a pod"));
+    };
+    let (name, uid) = (text(&pod.name), text(&pod.uid));
+    if uid.is_empty() {
+        return Err(request.forbidden("node requested token with a pod binding without a uid"));
+    }
+    let there: Pod = read::get(request.reader, request.namespace, &name)
+        .ok_or_else(|| request.forbidden(format!("pod {name:?} not found")))?;
+    if there.metadata.uid.as_deref() != Some(&uid) {
+        return Err(request.forbidden(format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+            there.metadata.uid.unwrap_or_default()
+        )));
+    }
+    if there.spec.and_then(|s| s.node_name).as_deref() != Some(node) {
+        return Err(request.forbidden("node requested token bound to a pod scheduled on a different node"));
+    }
+    Ok(())
 }
 
 fn is_reserved(label: &str) -> bool {

@@ -3,6 +3,7 @@
 //! Knows no server, no client, no runtime.
 
 pub mod apply;
+pub mod cron;
 pub mod field;
 pub mod json;
 pub mod key;
@@ -10,8 +11,10 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod pod_resources;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod read;
 pub mod schema;
 pub mod selector;

@@ -38,6 +38,7 @@ use catalog::{Catalog, KindRef, Resource};
 use resources::Verbs;
 use server::{Parts, Server};
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
@@ -58,6 +59,7 @@ const STORE_PATIENCE: Duration = Duration::from_secs(60);
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     let tokens = tokens(&options)?;
     let modes = options.modes().map_err(StartError)?;
+    let admission = admission_chain(&options)?;
     let signer = match &options.service_account_signing_key_file {
         Some(path) => {
             let pem = pki::files::read(path).map_err(flag("service-account-signing-key-file"))?;
@@ -77,10 +79,28 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let catalog = catalog(&cache).await?;
     tokio::spawn(cache.clone().run());
     let authorizers = Authorizers::new(modes);
-    let server = Server::new(Parts { options, store, cache, catalog, tokens, authorizers, signer, kubelets });
+    let parts = Parts { options, store, cache, catalog, tokens, authorizers, admission, signer, kubelets };
+    let server = Server::new(parts);
     tokio::spawn(bootstrap::run(server.clone()));
     serve::serve(server, listener, tls, authority, shutdown).await;
     Ok(())
+}
+
+fn admission_chain(options: &Options) -> Result<admission::Chain, StartError> {
+    use admission::config::{Config, ConfigError};
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|e| ConfigError(format!("cannot read {}: {e}", path.display())))
+    };
+    let failed = |e: ConfigError| StartError(format!("admission: {e}"));
+    let config = match &options.admission_control_config_file {
+        None => Config::default(),
+        Some(file) => {
+            let dir = file.parent().unwrap_or(Path::new("."));
+            Config::parse(&read(file).map_err(failed)?, &|path| read(&dir.join(path))).map_err(failed)?
+        }
+    };
+    let (on, off) = (&options.enable_admission_plugins, &options.disable_admission_plugins);
+    admission::Chain::new(on, off, &config, Vec::new()).map_err(failed)
 }
 
 fn tokens(options: &Options) -> Result<Tokens, StartError> {

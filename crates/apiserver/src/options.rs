@@ -162,6 +162,9 @@ pub struct Options {
     /// Admission plugins to turn off.
     #[arg(long, value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
+    /// File that configures admission plugins.
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Certificate with which this server speaks to kubelets.
     #[arg(long)]
     pub kubelet_client_certificate: Option<PathBuf>,

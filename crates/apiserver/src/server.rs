@@ -56,6 +56,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// See [`Server::authorizers`].
     pub authorizers: Authorizers,
+    /// See [`Server::admission`].
+    pub admission: admission::Chain,
     /// See [`Server::signer`].
     pub signer: Option<pki::jwt::Signer>,
     /// See [`Server::kubelets`].
@@ -65,13 +67,9 @@ pub struct Parts {
 impl Server {
     /// Makes a server.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let admission = admission::Chain::new(
-            &parts.options.enable_admission_plugins,
-            &parts.options.disable_admission_plugins,
-        );
         let services = crate::services::Allocator::new(&parts.options);
         Arc::new(Server {
-            admission,
+            admission: parts.admission,
             services,
             options: parts.options,
             store: parts.store,

@@ -11,11 +11,14 @@ mod options;
 mod registry;
 mod serving;
 
+mod binder;
 mod bootstrap;
 mod clusterrole;
+mod cronjob;
 mod csr;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod gc;
 mod ipam;
@@ -23,9 +26,12 @@ mod job;
 mod namespace;
 mod node;
 mod podgc;
+mod protection;
 mod replica;
+mod resourcequota;
 mod rootca;
 mod serviceaccount;
+mod statefulset;
 mod ttl;
 
 pub use context::{Config, Context};

@@ -3,6 +3,8 @@
 use crate::respond;
 use crate::verbs::modify::{How, Made, modify};
 use crate::verbs::{Answer, Request, internal, subresource};
+use admission::Operation;
+use api::object::Object;
 use api::selector::LabelSelector;
 use api::{GroupResource, Status, read};
 use bytes::Bytes;
@@ -19,7 +21,11 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     let name = &request.info.name;
     let pod: Pod =
         read::get(&*request.server, &request.info.namespace, name).ok_or_else(|| request.not_found())?;
-    let options = eviction.delete_options.unwrap_or_default();
+    let mut eviction = Object::new(eviction);
+    let admission = request.admission(Operation::Create, "eviction", name, None);
+    request.server.admission.admit(&admission, Some(&mut eviction)).await?;
+    request.server.admission.validate(&admission, Some(&eviction)).await?;
+    let options = eviction.get::<Eviction>().and_then(|e| e.delete_options.clone()).unwrap_or_default();
     let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let free =
@@ -71,20 +77,8 @@ async fn spend(
         return Ok(());
     }
     let resource = GroupResource::new("policy", "poddisruptionbudgets");
-    let catalog = request.server.catalog();
-    let target =
-        catalog.resource(&resource).ok_or_else(|| internal("poddisruptionbudgets are not served"))?.clone();
-    let mut info = request.info.clone();
-    info.name = budget.metadata.name.clone().unwrap_or_default();
-    let inner = Request::new(
-        request.server.clone(),
-        info,
-        request.query.clone(),
-        request.headers.clone(),
-        request.user.clone(),
-        target,
-        request.accepted.clone(),
-    );
+    let name = budget.metadata.name.clone().unwrap_or_default();
+    let inner = request.another(&resource, &request.info.namespace, &name)?;
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
     let now = Time(request.now);
     let make = |old: &Value| {

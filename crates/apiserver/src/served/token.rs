@@ -2,7 +2,9 @@
 
 use crate::respond;
 use crate::verbs::{Answer, Request, internal, subresource};
+use admission::Operation;
 use api::field::{FieldErrors, FieldPath};
+use api::object::Object;
 use api::{GroupKind, GroupResource, Status, read};
 use auth::tokens::TokenClaims;
 use bytes::Bytes;
@@ -36,8 +38,12 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     let text =
         |v: &Value, path: &str| v.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string();
     let account_uid = text(&account, "/metadata/uid");
-    let mut asked: TokenRequest =
-        serde_json::from_value(subresource::body_of(request, "token", &body)?).map_err(internal)?;
+    let asked = subresource::body_of(request, "token", &body)?;
+    let mut asked = Object::from_value::<TokenRequest>(&asked).map_err(internal)?;
+    let admission = request.admission(Operation::Create, "token", &request.info.name, None);
+    request.server.admission.admit(&admission, Some(&mut asked)).await?;
+    request.server.admission.validate(&admission, Some(&asked)).await?;
+    let mut asked = asked.get::<TokenRequest>().cloned().unwrap_or_default();
     let mut spec = asked.spec.take().unwrap_or_default();
     let seconds = spec.expiration_seconds.unwrap_or(3600);
     let mut errors = FieldErrors::default();

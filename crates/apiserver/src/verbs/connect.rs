@@ -5,6 +5,7 @@ use crate::body::Body;
 use crate::connect::{Target, Tls};
 use crate::rewrite::Rewrite;
 use crate::websocket::{self, Unit};
+use admission::Operation;
 use api::{Status, read};
 use bytes::Bytes;
 use form_urlencoded::Serializer;
@@ -27,6 +28,12 @@ pub async fn connect(
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Answer {
     request.server.consistent().await.map_err(store_failed)?;
+    if request.info.subresource != "log" {
+        let subresource = request.info.subresource.as_str();
+        let admission = request.admission(Operation::Connect, subresource, &request.info.name, None);
+        request.server.admission.admit(&admission, None).await?;
+        request.server.admission.validate(&admission, None).await?;
+    }
     let target = match (request.resource.names.plural, request.info.subresource.as_str()) {
         ("pods", "proxy") => pod_proxy(request)?,
         ("pods", sub) => pod_on_kubelet(request, sub)?,

@@ -83,7 +83,7 @@ async fn attempt(request: &Request, mut object: Object) -> Result<Arc<Entry>, St
     let name = object.meta().name.clone().unwrap_or_default();
     kind.default(&mut object);
     let admission = request.admission(Operation::Create, "", &name, None);
-    request.server.admission.admit(&admission, Some(&mut object))?;
+    request.server.admission.admit(&admission, Some(&mut object)).await?;
     let given = {
         let meta = object.meta_mut();
         meta.uid = Some(uid());
@@ -105,7 +105,8 @@ async fn attempt(request: &Request, mut object: Object) -> Result<Arc<Entry>, St
         return Err(Status::invalid(&group_kind(request), &name, &errors));
     }
     kind.warnings(&object).into_iter().for_each(|w| request.warn(w));
-    request.server.admission.validate(&admission, Some(&object))?;
+    crate::served::escalation::check(request, &object, None)?;
+    request.server.admission.validate(&admission, Some(&object)).await?;
     let dry_run = request.dry_run()?;
     let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
     let mut value = to_json(request, &object)?;

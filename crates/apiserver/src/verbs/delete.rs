@@ -109,8 +109,8 @@ pub async fn delete_one(
         }
         let object = request.resource.kind.read(&value)?;
         let admission = request.admission(Operation::Delete, "", &request.info.name, Some(&object));
-        request.server.admission.admit(&admission, None)?;
-        request.server.admission.validate(&admission, None)?;
+        request.server.admission.admit(&admission, None).await?;
+        request.server.admission.validate(&admission, None).await?;
         let plan = plan(request, options, &value, &object)?;
         let done = match plan {
             Plan::Nothing => return Ok(Outcome::Kept(old)),

@@ -4,6 +4,7 @@ pub mod connect;
 pub mod create;
 pub mod delete;
 pub mod get;
+pub mod host;
 pub mod list;
 pub mod modify;
 pub mod patch;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::StoreError;
 
@@ -53,6 +55,7 @@ pub struct Request {
     /// When it came.
     pub now: Timestamp,
     warnings: Mutex<Vec<String>>,
+    annotations: Mutex<BTreeMap<String, String>>,
 }
 
 /// The answer to a request.
@@ -78,7 +81,7 @@ impl Request {
         resource: Arc<Resource>,
         accepted: Accepted,
     ) -> Self {
-        let (warnings, api_version) = (Mutex::default(), resource.gvk.api_version());
+        let api_version = resource.gvk.api_version();
         Request {
             raw_query: None,
             api_version,
@@ -90,7 +93,8 @@ impl Request {
             resource,
             accepted,
             now: Timestamp::now(),
-            warnings,
+            warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -106,6 +110,16 @@ impl Request {
     /// The warnings so far.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the audit log is told of this request.
+    pub fn annotate(&self, key: &str, value: String) {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner).insert(key.into(), value);
+    }
+
+    /// What the audit log was told so far.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether nothing is to be kept.
@@ -224,14 +238,19 @@ impl Request {
     ) -> admission::Request<'a> {
         admission::Request {
             operation,
+            kind: &self.resource.gvk,
             resource: &self.resource.group_resource,
             subresource,
             namespace: &self.info.namespace,
             name,
             user: &self.user.name,
+            uid: &self.user.uid,
             groups: &self.user.groups,
+            extra: &self.user.extra,
+            dry_run: self.dry_run().unwrap_or(false),
             old,
             reader: &*self.server,
+            host: self,
         }
     }
 

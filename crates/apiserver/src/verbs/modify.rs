@@ -141,7 +141,7 @@ async fn attempt(
         super::create::check_scope(request, &mut new)?;
         kind.default(&mut new);
         let admission = request.admission(Operation::Update, how.part.unwrap_or_default(), name, Some(&old));
-        request.server.admission.admit(&admission, Some(&mut new))?;
+        request.server.admission.admit(&admission, Some(&mut new)).await?;
         match how.part {
             None => kind.prepare_update(&mut new, &old, &request.context()),
             Some("status") => {}
@@ -151,7 +151,7 @@ async fn attempt(
             None => request.server.services.claim(request, &mut new, Some(&old), dry_run).await?,
             _ => Default::default(),
         };
-        if let Err(refused) = check(request, how, &new, &old, &admission) {
+        if let Err(refused) = check(request, how, &new, &old, &admission).await {
             claim.undo(&request.server).await;
             return Err(refused.into());
         }
@@ -310,7 +310,7 @@ fn copy_from(old: &Value, metadata: &mut Value, field: &str) {
     };
 }
 
-fn check(
+async fn check(
     request: &Request,
     how: How<'_>,
     new: &Object,
@@ -328,7 +328,8 @@ fn check(
     if how.part.is_none() {
         resource.kind.warnings(new).into_iter().for_each(|w| request.warn(w));
     }
-    request.server.admission.validate(admission, Some(new))
+    crate::served::escalation::check(request, new, Some(old))?;
+    request.server.admission.validate(admission, Some(new)).await
 }
 
 /// Whether anything but metadata and status differs.

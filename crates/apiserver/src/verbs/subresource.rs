@@ -3,9 +3,12 @@
 use super::modify::{How, Made, modify};
 use super::{Answer, Request, internal, to_json};
 use crate::respond;
+use admission::Operation;
+use api::object::{Custom, Object};
 use api::schema::builtin;
 use api::{GroupVersionKind, Status};
 use bytes::Bytes;
+use k8s_openapi::api::core::v1::Binding;
 use resources::Subresource;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -50,7 +53,17 @@ pub fn body_of(request: &Request, subresource: &str, body: &Bytes) -> Result<Val
 }
 
 async fn edit(request: &Request, name: &'static str, body: Bytes) -> Answer {
-    let sent = body_of(request, name, &body)?;
+    let mut sent = body_of(request, name, &body)?;
+    // What is admitted is what was sent: a Binding, not the pod.
+    let mut object = match name {
+        "binding" => Object::from_value::<Binding>(&sent),
+        _ => Custom::from_value(&sent).map(Object::new),
+    }
+    .map_err(internal)?;
+    let admission = request.admission(Operation::Create, name, &request.info.name, None);
+    request.server.admission.admit(&admission, Some(&mut object)).await?;
+    request.server.admission.validate(&admission, Some(&object)).await?;
+    sent = object.to_value().map_err(internal)?;
     let manager = request.manager();
     let make = |old: &Value| {
         let mut object = request.resource.kind.read(old)?;

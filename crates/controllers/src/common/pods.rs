@@ -87,7 +87,10 @@ pub fn restarts(pod: &Pod) -> i32 {
 pub fn strip(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     let Some(spec) = &mut pod.spec else { return };
-    (spec.volumes, spec.ephemeral_containers, spec.image_pull_secrets) = (None, None, None);
+    (spec.ephemeral_containers, spec.image_pull_secrets) = (None, None);
+    spec.volumes
+        .iter_mut()
+        .for_each(|v| v.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some()));
     for c in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         (c.args, c.command, c.env, c.env_from, c.volume_mounts) = (None, None, None, None, None);
         (c.liveness_probe, c.readiness_probe, c.startup_probe, c.lifecycle) = (None, None, None, None);

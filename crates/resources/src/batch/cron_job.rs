@@ -52,6 +52,35 @@ fn validate(c: &CronJob, errors: &mut FieldErrors) {
     let root = FieldPath::root("spec");
     if spec.schedule.is_empty() {
         errors.required(root.child("schedule"), "");
+    } else if spec.schedule.contains("TZ") {
+        errors.invalid(
+            root.child("schedule"),
+            &spec.schedule,
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        );
+    } else if let Err(e) = spec.schedule.parse::<api::cron::Schedule>() {
+        errors.invalid(root.child("schedule"), &spec.schedule, e.to_string());
+    }
+    if let Some(zone) = &spec.time_zone {
+        let at = root.child("timeZone");
+        if zone.is_empty() {
+            errors.invalid(at, zone, "timeZone must be nil or non-empty string");
+        } else if zone.eq_ignore_ascii_case("local") {
+            errors.invalid(
+                at,
+                zone,
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+            );
+        } else if zone != "UTC" && jiff::tz::TimeZone::get(zone).is_err() {
+            errors.invalid(at, zone, format!("unknown time zone {zone}"));
+        }
+    }
+    if spec.starting_deadline_seconds.is_some_and(|s| s < 0) {
+        errors.invalid(
+            root.child("startingDeadlineSeconds"),
+            &spec.starting_deadline_seconds,
+            "must be greater than or equal to 0",
+        );
     }
     if !matches!(spec.concurrency_policy.as_deref(), Some("Allow" | "Forbid" | "Replace")) {
         errors.not_supported(

@@ -226,6 +226,9 @@ fn bind(pod: &mut Pod, body: &Value) -> Result<(), Status> {
     for (key, value) in binding.metadata.annotations.into_iter().flatten() {
         pod.metadata.annotations.get_or_insert_default().insert(key, value);
     }
+    for (key, value) in binding.metadata.labels.into_iter().flatten() {
+        pod.metadata.labels.get_or_insert_default().insert(key, value);
+    }
     let status = pod.status.get_or_insert_default();
     let conditions = status.conditions.get_or_insert_default();
     conditions.retain(|c| c.type_ != "PodScheduled");
