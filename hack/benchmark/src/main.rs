@@ -2,6 +2,7 @@
 //! operation. `hack/bench` builds everything in release and runs this.
 
 mod api_load;
+mod node;
 mod server;
 
 use clap::{Parser, ValueEnum};
@@ -12,6 +13,8 @@ use std::path::PathBuf;
 enum What {
     /// The API server alone, under load.
     Api,
+    /// The cluster that runs: pods, and what all daemons cost.
+    Node,
 }
 
 #[derive(Parser)]
@@ -27,17 +30,26 @@ struct Options {
     #[arg(long, default_value = "embedded,etcd", value_delimiter = ',')]
     store: Vec<String>,
     /// Operations of each kind.
-    #[arg(long, default_value_t = 5000)]
-    count: usize,
+    #[arg(long)]
+    count: Option<usize>,
+    /// The cluster of `node`.
+    #[arg(long, default_value = ".ferrokube/kubeconfig")]
+    kubeconfig: PathBuf,
+    /// What the pods of `node` run: an image with a shell that the nodes have.
+    #[arg(long, default_value = "busybox:latest")]
+    image: String,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
-    for store in &options.store {
-        match options.what {
-            What::Api => api_load::run(&options.bin, store, options.count).await?,
+    match options.what {
+        What::Api => {
+            for store in &options.store {
+                api_load::run(&options.bin, store, options.count.unwrap_or(5000)).await?;
+            }
         }
+        What::Node => node::run(&options.kubeconfig, &options.image, options.count.unwrap_or(20)).await?,
     }
     Ok(())
 }
