@@ -179,7 +179,7 @@ async fn dispatch(
     }
     if request.resource.kind.verbs() == resources::Verbs::CreateOnly {
         if info.verb != "create" {
-            return Err(Status::method_not_supported(&request.resource.group_resource, &info.verb));
+            return Err(Status::method_not_supported(&request.face.group_resource, &info.verb));
         }
         return review(request, body).await;
     }
@@ -194,7 +194,7 @@ async fn dispatch(
         "patch" => verbs::patch::patch(request, body, None).await,
         "delete" => verbs::delete::delete(request, body).await,
         "deletecollection" => verbs::delete::delete_collection(request.clone(), body).await,
-        verb => Err(Status::method_not_supported(&request.resource.group_resource, verb)),
+        verb => Err(Status::method_not_supported(&request.face.group_resource, verb)),
     }
 }
 
@@ -207,7 +207,7 @@ async fn review(request: &verbs::Request, body: Bytes) -> Answer {
         "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews" => {
             served::access_review::create(request, body).await
         }
-        _ => Err(Status::method_not_supported(&request.resource.group_resource, "create")),
+        _ => Err(Status::method_not_supported(&request.face.group_resource, "create")),
     }
 }
 

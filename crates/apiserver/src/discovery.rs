@@ -117,7 +117,7 @@ fn storage_hash(resource: &Resource) -> String {
     use base64::Engine;
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    resource.gvk.hash(&mut hasher);
+    resource.facet.as_ref().map_or(&resource.gvk, |f| &f.own.gvk).hash(&mut hasher);
     base64::engine::general_purpose::STANDARD.encode(hasher.finish().to_be_bytes())
 }
 

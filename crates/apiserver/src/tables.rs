@@ -48,8 +48,12 @@ fn row(request: &Request, version: &str, entry: &Entry, include: &str) -> Result
     }
     let object = match include {
         "None" => Value::Null,
-        "Object" => value,
-        _ => crate::respond::metadata(version, entry)?,
+        "Object" => {
+            let mut value = value;
+            request.face.from_own(&mut value);
+            value
+        }
+        _ => crate::respond::metadata(request, version, entry)?,
     };
     Ok(json!({"cells": cells, "object": object}))
 }

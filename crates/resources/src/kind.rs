@@ -136,12 +136,27 @@ pub struct Served {
     pub verbs: &'static [&'static str],
 }
 
+/// A further version in which a kind's objects are served. They are kept, checked and admitted in the
+/// kind's own; what is here stands at the edge. Group, version and kind are rewritten by the server.
+pub struct Version {
+    /// How the kind is called in this version.
+    pub names: Names,
+    /// Makes an object of this version one of the kind's own.
+    pub to_own: fn(&mut Value),
+    /// The other way; nothing is lost on the way there and back.
+    pub from_own: fn(&mut Value),
+    /// Fields that selectors may name in this version, and their names in the kind's own.
+    pub selectable: &'static [(&'static str, &'static str)],
+}
+
 /// All rules of one kind. Take [`Kind::namespaced`] or [`Kind::cluster`] and set what is particular.
 pub struct Kind<T: 'static> {
     /// How it is called.
     pub names: Names,
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
+    /// Other versions in which it is served.
+    pub versions: &'static [Version],
     /// Which requests it takes.
     pub verbs: Verbs,
     /// How it is kept.
@@ -226,6 +241,7 @@ impl<T: k8s_openapi::Resource> Kind<T> {
                 categories: &[],
             },
             namespaced: true,
+            versions: &[],
             verbs: Verbs::All,
             stored: Stored { prefix, in_memory: false, ttl_seconds: 0 },
             has_status: false,
@@ -313,6 +329,8 @@ pub trait AnyKind: Send + Sync {
     fn names(&self) -> Names;
     /// Whether its objects live in namespaces.
     fn namespaced(&self) -> bool;
+    /// See [`Kind::versions`].
+    fn versions(&self) -> &'static [Version];
     /// Which requests it takes.
     fn verbs(&self) -> Verbs;
     /// How it is kept.
@@ -379,6 +397,9 @@ where
     }
     fn namespaced(&self) -> bool {
         self.namespaced
+    }
+    fn versions(&self) -> &'static [Version] {
+        self.versions
     }
     fn verbs(&self) -> Verbs {
         self.verbs

@@ -24,5 +24,5 @@ pub mod rbac;
 pub mod scheduling;
 pub mod storage;
 
-pub use kind::{AnyKind, Context, Kind, Names, Part, Scale, Stored, Subresource, Verbs};
+pub use kind::{AnyKind, Context, Kind, Names, Part, Scale, Stored, Subresource, Verbs, Version};
 pub use table::Column;

@@ -27,6 +27,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::StoreError;
 
@@ -44,9 +45,11 @@ pub struct Request {
     pub headers: HeaderMap,
     /// Who asks.
     pub user: User,
-    /// The resource asked for.
+    /// The resource asked for, in the version in which its objects are kept.
     pub resource: Arc<Resource>,
-    /// The `apiVersion` of the resource.
+    /// The resource in the version that was asked for: how bodies are read and answers written.
+    pub face: Arc<Resource>,
+    /// The `apiVersion` that was asked for.
     pub api_version: String,
     /// The form of the answer.
     pub accepted: Accepted,
@@ -75,10 +78,10 @@ impl Request {
         query: Query,
         headers: HeaderMap,
         user: User,
-        resource: Arc<Resource>,
+        face: Arc<Resource>,
         accepted: Accepted,
     ) -> Self {
-        let (warnings, api_version) = (Mutex::default(), resource.gvk.api_version());
+        let (warnings, api_version) = (Mutex::default(), face.gvk.api_version());
         Request {
             raw_query: None,
             api_version,
@@ -87,7 +90,8 @@ impl Request {
             query,
             headers,
             user,
-            resource,
+            resource: face.own().clone(),
+            face,
             accepted,
             now: Timestamp::now(),
             warnings,
@@ -149,6 +153,48 @@ impl Request {
         name.chars().filter(|c| !c.is_control()).take(128).collect()
     }
 
+    /// Reads the body as the object asked for, and makes it one as it is kept.
+    pub fn decode_own(&self, body: &Bytes) -> Result<Value, Status> {
+        let mut value = self.decode(body, &self.face.schema, &self.face.gvk)?;
+        if self.face.facet.is_some() {
+            api::json::default(&mut value, &self.face.schema);
+            self.face.to_own(&mut value);
+        }
+        Ok(value)
+    }
+
+    /// An object as kept, in the version that was asked for.
+    pub fn shown<'a>(&self, entry: &'a Entry) -> Result<Cow<'a, Entry>, Status> {
+        if self.face.facet.is_none() {
+            return Ok(Cow::Borrowed(entry));
+        }
+        let mut value = entry.value().map_err(internal)?;
+        self.face.from_own(&mut value);
+        entry.with_object(&value).map(Cow::Owned).map_err(internal)
+    }
+
+    /// Writes down who owns the fields that differ between two objects as they are kept.
+    pub fn track(&self, live: Option<&Value>, new: &mut Value, subresource: &str, manager: &str) {
+        let author = create::author(self, manager, subresource);
+        if self.face.facet.is_none() {
+            return api::apply::update(live, new, &self.resource.schema, &author);
+        }
+        let shown = |value: &Value| {
+            let mut value = value.clone();
+            self.face.from_own(&mut value);
+            value
+        };
+        let mut there = shown(new);
+        api::apply::update(live.map(shown).as_ref(), &mut there, &self.face.schema, &author);
+        let fields = there.pointer_mut("/metadata/managedFields").map(Value::take);
+        if let Some(Value::Object(meta)) = new.get_mut("metadata") {
+            match fields {
+                Some(fields) => meta.insert("managedFields".into(), fields),
+                None => meta.remove("managedFields"),
+            };
+        }
+    }
+
     /// Reads an object out of a body, with its schema, and checks what kind it says it is.
     pub fn decode(
         &self,
@@ -205,7 +251,7 @@ impl Request {
             FieldValidation::Warn => duplicates.into_iter().chain(unknown).for_each(|w| self.warn(w)),
             FieldValidation::Strict => {
                 let all: Vec<String> = duplicates.into_iter().chain(unknown).collect();
-                let GroupVersionKind { kind, version, .. } = &self.resource.gvk;
+                let GroupVersionKind { kind, version, .. } = &self.face.gvk;
                 return Err(Status::bad_request(format!(
                     "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
                     all.join(", ")
@@ -248,7 +294,7 @@ impl Request {
 
     /// The answer that the object asked for is not there.
     pub fn not_found(&self) -> Status {
-        Status::not_found(&self.resource.group_resource, &self.info.name)
+        Status::not_found(&self.face.group_resource, &self.info.name)
     }
 
     /// Answers with an object.
