@@ -133,7 +133,8 @@ impl Resource {
                 }
                 "metadata.name" => Field::Name,
                 "metadata.namespace" if self.namespaced => Field::Namespace,
-                field => match self.own_field(field).and_then(|own| selectable.iter().position(|s| s == own)) {
+                field => match self.own_field(field).and_then(|own| selectable.iter().position(|s| s == own))
+                {
                     Some(i) => Field::Selectable(i),
                     None => return Err(Status::bad_request(format!("field label not supported: {field}"))),
                 },
@@ -274,7 +275,8 @@ mod tests {
 
     #[test]
     fn versions_in_upstreams_order() {
-        let wanted = ["v10", "v2", "v1", "v11beta2", "v3beta1", "v1beta2", "v12alpha1", "v1alpha2", "foo1", "foo10"];
+        let wanted =
+            ["v10", "v2", "v1", "v11beta2", "v3beta1", "v1beta2", "v12alpha1", "v1alpha2", "foo1", "foo10"];
         let mut sorted = wanted;
         sorted.reverse();
         sorted.sort_by_key(|v| Reverse(version_rank(v)));

@@ -121,7 +121,13 @@ pub fn object(request: &Request, code: u16, entry: &Entry) -> Answer {
 
 /// An object's metadata alone.
 pub fn metadata(request: &Request, version: &str, entry: &Entry) -> Result<Value, Status> {
-    let metadata = request.shown(entry)?.value().map_err(internal)?.get_mut("metadata").map(Value::take).unwrap_or_default();
+    let metadata = request
+        .shown(entry)?
+        .value()
+        .map_err(internal)?
+        .get_mut("metadata")
+        .map(Value::take)
+        .unwrap_or_default();
     Ok(
         json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}),
     )

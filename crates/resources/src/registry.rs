@@ -29,6 +29,7 @@ static KINDS: &[&dyn AnyKind] = &[
     &authorization::self_subject_access_review::KIND,
     &authorization::self_subject_rules_review::KIND,
     &authorization::subject_access_review::KIND,
+    &autoscaling::horizontal_pod_autoscaler::KIND,
     &batch::cron_job::KIND,
     &batch::job::KIND,
     &certificates::certificate_signing_request::KIND,

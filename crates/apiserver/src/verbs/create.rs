@@ -129,6 +129,8 @@ pub fn author<'a>(request: &'a Request, manager: &'a str, subresource: &'a str) 
         subresource,
         now: request.now,
         reset: None,
+        versions: (request.face.facet.is_some() || !request.resource.kind.versions().is_empty())
+            .then_some(request),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::request::{Query, RequestInfo};
 use crate::server::Server;
 use admission::Operation;
 use api::object::Object;
-use api::schema::Schema;
+use api::schema::{Schema, SchemaRef};
 use api::{GroupVersionKind, Status};
 use auth::User;
 use bytes::Bytes;
@@ -300,6 +300,23 @@ impl Request {
     /// Answers with an object.
     pub fn answer(&self, code: u16, entry: &Entry) -> Answer {
         crate::respond::object(self, code, entry)
+    }
+}
+
+impl api::apply::Versions for Request {
+    fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, SchemaRef)> {
+        let catalog = self.server.catalog();
+        let of = |api_version: &str| {
+            let gv = api::GroupVersion::parse(api_version);
+            let gvk = GroupVersionKind::new(gv.group, gv.version, self.resource.gvk.kind.clone());
+            catalog.kind(&gvk).filter(|r| Arc::ptr_eq(r.own(), &self.resource)).cloned()
+        };
+        let from = of(object.get("apiVersion").and_then(Value::as_str)?)?;
+        let to = of(api_version)?;
+        let mut object = object.clone();
+        from.to_own(&mut object);
+        to.from_own(&mut object);
+        Some((object, to.schema.clone()))
     }
 }
 

@@ -1,0 +1,151 @@
+//! Checks that kinds of several groups share, in apimachinery's words.
+
+use crate::kind::path_segment_name;
+use api::field::{FieldErrors, FieldPath};
+use api::names;
+use api::quantity::Quantity;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use serde::Serialize;
+
+/// What is said of a field that may not change.
+pub const IMMUTABLE: &str = "field is immutable";
+
+/// Says that a field may not change.
+pub fn immutable<T: PartialEq + Serialize>(new: &T, old: &T, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    if new != old {
+        errors.invalid(at, new, IMMUTABLE);
+    }
+}
+
+/// Adds each fault of a value.
+pub fn faults(found: Vec<String>, value: &str, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    for fault in found {
+        errors.invalid(at, &value, fault);
+    }
+}
+
+/// A value must be there, and without the faults that `rule` finds.
+pub fn required_text(
+    value: &str,
+    at: FieldPath<'_>,
+    why: &str,
+    rule: impl Fn(&str) -> Vec<String>,
+    errors: &mut FieldErrors,
+) {
+    match value {
+        "" => errors.required(at, why),
+        value => faults(rule(value), value, at, errors),
+    }
+}
+
+/// Faults of a name that stands in a path.
+pub fn segment(value: &str) -> Vec<String> {
+    path_segment_name(value, false)
+}
+
+/// No faults whatever the value.
+pub fn anything(_: &str) -> Vec<String> {
+    Vec::new()
+}
+
+/// A value must be one of those supported; empty is reported as missing.
+pub fn one_of(value: &str, supported: &[&str], at: FieldPath<'_>, errors: &mut FieldErrors) {
+    match value {
+        "" => errors.required(at, ""),
+        value if !supported.contains(&value) => errors.not_supported(at, value, supported),
+        _ => {}
+    }
+}
+
+/// An amount must not be negative.
+pub fn not_negative_amount(amount: &Amount, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    if Quantity::lenient(amount).sign() < 0 {
+        errors.invalid(at, amount, "must be greater than or equal to 0");
+    }
+}
+
+/// A number must not be negative.
+pub fn not_negative(number: i64, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    if number < 0 {
+        errors.invalid(at, &number, "must be greater than or equal to 0");
+    }
+}
+
+/// Checks a label selector.
+pub fn label_selector(selector: Option<&LabelSelector>, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    let Some(selector) = selector else { return };
+    crate::meta::labels(selector.match_labels.as_ref(), at.child("matchLabels"), errors);
+    let list = at.child("matchExpressions");
+    for (i, wanted) in selector.match_expressions.iter().flatten().enumerate() {
+        let at = list.index(i);
+        let values = wanted.values.as_deref().unwrap_or_default();
+        match (wanted.operator.as_str(), values.is_empty()) {
+            ("In" | "NotIn", true) => {
+                errors.required(at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            ("Exists" | "DoesNotExist", false) => {
+                errors.forbidden(
+                    at.child("values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
+            }
+            ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => {}
+            (other, _) => errors.invalid(at.child("operator"), &other, "not a valid selector operator"),
+        }
+        faults(names::qualified_name(&wanted.key), &wanted.key, at.child("key"), errors);
+        for (j, value) in values.iter().enumerate() {
+            faults(names::label_value(value), value, at.child("values").index(j), errors);
+        }
+    }
+}
+
+/// Checks a list of conditions.
+pub fn conditions(list: Option<&Vec<Condition>>, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    let list = list.map(Vec::as_slice).unwrap_or_default();
+    for (i, condition) in list.iter().enumerate() {
+        let at = at.index(i);
+        if list.iter().take(i).any(|c| c.type_ == condition.type_) {
+            errors.duplicate(at.child("type"), &condition.type_);
+        }
+        let named = |value: &str, name: &str, errors: &mut FieldErrors| {
+            required_text(value, at.child(name), "must be set", anything, errors);
+        };
+        named(&condition.type_, "type", errors);
+        if !condition.type_.is_empty() {
+            faults(names::qualified_name(&condition.type_), &condition.type_, at.child("type"), errors);
+        }
+        if !matches!(condition.status.as_str(), "True" | "False" | "Unknown") {
+            errors.not_supported(at.child("status"), &condition.status, &["False", "True", "Unknown"]);
+        }
+        if let Some(generation) = condition.observed_generation.filter(|g| *g < 0) {
+            errors.invalid(
+                at.child("observedGeneration"),
+                &generation,
+                "must be greater than or equal to zero",
+            );
+        }
+        named(&condition.reason, "reason", errors);
+        if condition.reason.len() > 1024 {
+            errors.too_long(at.child("reason"), 1024);
+        }
+        if !condition.reason.is_empty() && !is_reason(&condition.reason) {
+            errors.invalid(
+                at.child("reason"),
+                &condition.reason,
+                "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')",
+            );
+        }
+        if condition.message.len() > 32768 {
+            errors.too_long(at.child("message"), 32768);
+        }
+    }
+}
+
+fn is_reason(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let inner = |b: &u8| b.is_ascii_alphanumeric() || b"_,:".contains(b);
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        && bytes.iter().all(inner)
+}
