@@ -31,7 +31,7 @@ pub struct Author<'a> {
 }
 
 /// Converts objects between the versions of their kind.
-pub trait Versions {
+pub trait Versions: Sync {
     /// The object in another version, and that version's schema; `None` if it is not served.
     fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, SchemaRef)>;
 }

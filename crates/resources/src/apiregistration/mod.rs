@@ -1,1 +1,3 @@
-//! The group.
+//! The group `apiregistration.k8s.io`.
+
+pub mod api_service;
