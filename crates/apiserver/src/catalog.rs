@@ -193,8 +193,8 @@ impl Catalog {
             catalog.by_kind.insert(resource.gvk.clone(), resource);
         }
         catalog.groups.sort_by_cached_key(|g| {
-            let rank = GROUPS.iter().position(|name| *name == g.name).unwrap_or(GROUPS.len());
-            (rank, g.name.clone())
+            let (priority, _) = priority(&g.name, "");
+            (Reverse(priority), g.name.clone())
         });
         for group in &mut catalog.groups {
             group.versions.sort_by_cached_key(|(version, _)| Reverse(version_rank(version)));
@@ -223,32 +223,47 @@ impl Catalog {
     }
 }
 
-/// Groups in upstream's order, which discovery shows and by which clients choose among equal names; those of
-/// custom resources follow, sorted.
-const GROUPS: [&str; 22] = [
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "resource.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-    "storagemigration.k8s.io",
+/// Groups and upstream's priorities of them, by which discovery orders them and clients choose among equal
+/// names; custom resources come after them.
+const GROUPS: [(&str, u16); 22] = [
+    ("apiregistration.k8s.io", 20000),
+    ("", 18000),
+    ("apps", 17800),
+    ("events.k8s.io", 17750),
+    ("authentication.k8s.io", 17700),
+    ("authorization.k8s.io", 17600),
+    ("autoscaling", 17500),
+    ("batch", 17400),
+    ("certificates.k8s.io", 17300),
+    ("networking.k8s.io", 17200),
+    ("policy", 17100),
+    ("rbac.authorization.k8s.io", 17000),
+    ("storage.k8s.io", 16800),
+    ("admissionregistration.k8s.io", 16700),
+    ("apiextensions.k8s.io", 16700),
+    ("scheduling.k8s.io", 16600),
+    ("coordination.k8s.io", 16500),
+    ("node.k8s.io", 16300),
+    ("discovery.k8s.io", 16200),
+    ("resource.k8s.io", 16200),
+    ("flowcontrol.apiserver.k8s.io", 16100),
+    ("storagemigration.k8s.io", 15800),
 ];
+const CUSTOM_PRIORITY: u16 = 1000;
+
+/// Upstream's priorities of a group and of its version.
+pub fn priority(group: &str, version: &str) -> (u16, u16) {
+    let of =
+        GROUPS.iter().find(|(name, _)| *name == group).map_or(CUSTOM_PRIORITY, |(_, priority)| *priority);
+    let version = match (group, version) {
+        ("", _) => 1,
+        ("autoscaling", "v2") => 30,
+        ("resource.k8s.io" | "flowcontrol.apiserver.k8s.io", "v1") => 21,
+        (_, "v1") => 15,
+        _ => 9,
+    };
+    (of, version)
+}
 
 /// Orders versions as apimachinery does: `v10` above `v2` above `v1` above `v2beta1` above `v1alpha3`, above
 /// names of another form.

@@ -183,6 +183,9 @@ async fn dispatch(
         }
         return review(request, body).await;
     }
+    if request.resource.kind.verbs() == resources::Verbs::Computed {
+        return served::component_status::answer(request).await;
+    }
     match info.verb.as_str() {
         "get" => verbs::get::get(request).await,
         "list" => verbs::list::list(request).await,

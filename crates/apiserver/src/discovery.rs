@@ -44,6 +44,7 @@ fn verbs(resource: &Resource) -> &'static [&'static str] {
     match resource.kind.verbs() {
         resources::Verbs::All => &ALL_VERBS,
         resources::Verbs::CreateOnly => &ALL_VERBS[..1],
+        resources::Verbs::Computed => &ALL_VERBS[3..5],
     }
 }
 

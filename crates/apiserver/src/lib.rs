@@ -140,7 +140,7 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
         let gvk = names.gvk();
         let schema = schema_of(&gvk)?;
         let collection = match kind.verbs() {
-            Verbs::CreateOnly => None,
+            Verbs::CreateOnly | Verbs::Computed => None,
             Verbs::All => {
                 let path = kind.stored().prefix;
                 let stored_as = schema.clone();

@@ -47,6 +47,8 @@ pub enum Verbs {
     All,
     /// Create alone: review kinds, which are answered and never kept.
     CreateOnly,
+    /// Get and list: kinds that the server's own code makes up, and that are never kept.
+    Computed,
 }
 
 /// How a kind's objects are kept.

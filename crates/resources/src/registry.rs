@@ -3,6 +3,7 @@
 use crate::*;
 
 static KINDS: &[&dyn AnyKind] = &[
+    &core::component_status::KIND,
     &core::config_map::KIND,
     &core::endpoints::KIND,
     &core::event::KIND,
