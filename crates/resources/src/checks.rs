@@ -1,9 +1,10 @@
 //! Checks that kinds of several groups share, in apimachinery's words.
 
 use crate::kind::path_segment_name;
-use api::field::{FieldErrors, FieldPath};
+use api::field::{FieldErrors, FieldFault, FieldPath};
 use api::names;
 use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use serde::Serialize;
@@ -148,4 +149,105 @@ fn is_reason(text: &str) -> bool {
     bytes.first().is_some_and(u8::is_ascii_alphabetic)
         && bytes.last().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
         && bytes.iter().all(inner)
+}
+
+/// Checks each item of a list, unless there are more than `most`.
+pub fn each<T>(
+    list: Option<&Vec<T>>,
+    most: usize,
+    at: FieldPath<'_>,
+    errors: &mut FieldErrors,
+    check: impl Fn(&T, FieldPath<'_>, &mut FieldErrors),
+) {
+    let list = list.map(Vec::as_slice).unwrap_or_default();
+    if list.len() > most {
+        return errors.push(at, FieldFault::TooMany(list.len(), most));
+    }
+    for (i, item) in list.iter().enumerate() {
+        check(item, at.index(i), errors);
+    }
+}
+
+/// Reports items whose key stands in the list before.
+pub fn unique<T, K: PartialEq + Serialize>(
+    list: Option<&Vec<T>>,
+    at: FieldPath<'_>,
+    errors: &mut FieldErrors,
+    key: impl Fn(&T) -> K,
+) {
+    let mut seen: Vec<K> = Vec::new();
+    for (i, item) in list.into_iter().flatten().enumerate() {
+        let key = key(item);
+        if seen.contains(&key) {
+            errors.duplicate(at.index(i), &key);
+        }
+        seen.push(key);
+    }
+}
+
+/// Checks a driver's name: a subdomain of at most 63 characters, in whatever case.
+pub fn driver_name(name: &str, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    const MOST: usize = 63;
+    if name.is_empty() {
+        errors.required(at, "");
+    }
+    if name.len() > MOST {
+        errors.too_long(at, MOST);
+    }
+    faults(names::dns1123_subdomain(&name.to_lowercase()), name, at, errors);
+}
+
+/// Checks a node selector.
+pub fn node_selector(selector: Option<&NodeSelector>, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    let Some(selector) = selector else { return };
+    let list = at.child("nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.required(list, "must have at least one node selector term");
+    }
+    for (i, term) in selector.node_selector_terms.iter().enumerate() {
+        let at = list.index(i);
+        for (j, wanted) in term.match_expressions.iter().flatten().enumerate() {
+            node_requirement(wanted, at.child("matchExpressions").index(j), errors);
+            faults(
+                names::qualified_name(&wanted.key),
+                &wanted.key,
+                at.child("matchExpressions").index(j).child("key"),
+                errors,
+            );
+        }
+        for (j, wanted) in term.match_fields.iter().flatten().enumerate() {
+            let at = at.child("matchFields");
+            let at = at.index(j);
+            if !matches!(wanted.operator.as_str(), "In" | "NotIn") {
+                errors.invalid(at.child("operator"), &wanted.operator, "not a valid selector operator");
+            } else if wanted.values.as_ref().map_or(0, Vec::len) != 1 {
+                let why = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+                errors.required(at.child("values"), why);
+            }
+            if wanted.key != "metadata.name" {
+                errors.invalid(at.child("key"), &wanted.key, "not a valid field selector key");
+            }
+        }
+    }
+}
+
+fn node_requirement(wanted: &NodeSelectorRequirement, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    let count = wanted.values.as_ref().map_or(0, Vec::len);
+    match wanted.operator.as_str() {
+        "In" | "NotIn" if count == 0 => {
+            errors.required(at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if count > 0 => errors.forbidden(
+            at.child("values"),
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        ),
+        "Gt" | "Lt" if count != 1 => {
+            errors.required(
+                at.child("values"),
+                "must be specified single value when `operator` is 'Lt' or 'Gt'",
+            );
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+        other => errors.invalid(at.child("operator"), &other, "not a valid selector operator"),
+    }
 }
