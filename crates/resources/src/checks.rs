@@ -6,8 +6,9 @@ use api::names;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, ObjectMeta};
 use serde::Serialize;
+use serde_json::Value;
 
 /// What is said of a field that may not change.
 pub const IMMUTABLE: &str = "field is immutable";
@@ -250,4 +251,11 @@ fn node_requirement(wanted: &NodeSelectorRequirement, at: FieldPath<'_>, errors:
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
         other => errors.invalid(at.child("operator"), &other, "not a valid selector operator"),
     }
+}
+
+/// The cell of a class's name, which says whether an annotation makes it the default.
+pub fn marked_default(meta: &ObjectMeta, annotation: &str) -> Value {
+    let name = meta.name.as_deref().unwrap_or_default();
+    let is = meta.annotations.as_ref().and_then(|a| a.get(annotation)).is_some_and(|v| v == "true");
+    if is { format!("{name} (default)").into() } else { name.into() }
 }

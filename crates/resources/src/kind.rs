@@ -229,6 +229,13 @@ pub const fn age_column<T: AnyObject>() -> Column<T> {
     })
 }
 
+/// A first column that shows more than the name.
+pub const fn name_column<T>(cell: fn(&T, Timestamp) -> Value) -> Column<T> {
+    let mut column = Column::text("Name", "The name, which is unique within a namespace.", cell);
+    column.format = "name";
+    column
+}
+
 impl<T: k8s_openapi::Resource> Kind<T> {
     /// The rules of a namespaced kind without anything particular.
     pub const fn namespaced(singular: &'static str, prefix: &'static str) -> Self {

@@ -2,7 +2,7 @@
 
 use super::typed_reference;
 use crate::checks::{faults, immutable};
-use crate::kind::age_column;
+use crate::kind::{age_column, name_column};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
 use api::names;
@@ -25,6 +25,9 @@ pub static KIND: Kind<IngressClass> = Kind {
         validate(new, errors);
     },
     columns: &[
+        name_column(|c: &IngressClass, _| {
+            crate::checks::marked_default(&c.metadata, "ingressclass.kubernetes.io/is-default-class")
+        }),
         Column::text("Controller", "The controller that serves it.", |c: &IngressClass, _| {
             controller(c).into()
         }),

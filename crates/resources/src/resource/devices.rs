@@ -260,10 +260,8 @@ fn request_policy(
     }
 }
 
-fn nanos(amount: &Amount) -> i128 {
-    let q = Quantity::lenient(amount);
-    // Beyond what fits into nanos, whole units decide.
-    i128::from(q.value()) * 1_000_000_000 - if q.is_integer() { 0 } else { 1 }
+fn of(amount: &Amount) -> Quantity {
+    Quantity::lenient(amount)
 }
 
 fn valid_values(
@@ -275,18 +273,18 @@ fn valid_values(
 ) {
     for (i, pair) in values.windows(2).enumerate() {
         if let [one, next] = pair
-            && nanos(one) > nanos(next)
+            && of(one) > of(next)
         {
             errors.invalid(at.index(i + 1), next, "values must be sorted in ascending order");
         }
     }
     each(Some(values), OPTIONS, at, errors, |value, at, errors| {
-        if nanos(value) > nanos(capacity) {
+        if of(value) > of(capacity) {
             errors.invalid(at, value, format!("option is larger than capacity value: {}", capacity.0));
         }
     });
     unique(Some(values), at, errors, |v| Quantity::lenient(v).value());
-    if !values.iter().any(|v| nanos(v) == nanos(usual)) {
+    if !values.iter().any(|v| of(v) == of(usual)) {
         errors.invalid(at, usual, "default value is not valid according to the requestPolicy");
     }
 }
@@ -299,29 +297,29 @@ fn valid_range(
     errors: &mut FieldErrors,
 ) {
     let min = &range.min;
-    if nanos(min) > nanos(capacity) {
+    if of(min) > of(capacity) {
         let why = format!("min is larger than capacity value: {}", capacity.0);
         errors.invalid(at.child("min"), min, why);
     }
-    if nanos(usual) < nanos(min) {
+    if of(usual) < of(min) {
         errors.invalid(at.child("min"), usual, format!("default is less than min: {}", min.0));
     }
     if let Some(max) = &range.max {
         let here = at.child("max");
-        if nanos(min) > nanos(max) {
+        if of(min) > of(max) {
             errors.invalid(here, min, format!("min is larger than max: {}", max.0));
         }
-        if nanos(max) > nanos(capacity) {
+        if of(max) > of(capacity) {
             errors.invalid(here, max, format!("max is larger than capacity value: {}", capacity.0));
         }
-        if nanos(usual) > nanos(max) {
+        if of(usual) > of(max) {
             errors.invalid(here, usual, format!("default is more than max: {}", max.0));
         }
     }
     let Some(step) = &range.step else { return };
     let here = at.child("step");
     let whole = |amount: &Amount| Quantity::lenient(amount).value();
-    if nanos(min).saturating_add(nanos(step)) > nanos(capacity) {
+    if of(min) + of(step) > of(capacity) {
         let added = whole(min).saturating_add(whole(step));
         let why = format!("one step {added} is larger than capacity value: {}", capacity.0);
         errors.invalid(here, step, why);
