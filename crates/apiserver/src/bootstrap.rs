@@ -1,6 +1,7 @@
 //! What every cluster has from the first moment: namespaces, default roles and bindings, priority classes,
 //! the `kubernetes` service and its endpoints. Made by ordinary requests of the server to itself.
 
+use crate::catalog::priority;
 use crate::negotiate::{Accepted, Format, View};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
@@ -8,6 +9,7 @@ use crate::verbs::modify::{How, Made, modify};
 use crate::verbs::{self, create};
 use api::{GroupResource, Status};
 use auth::User;
+use resources::flowcontrol::bootstrap as flow;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,6 +33,12 @@ pub async fn run(server: Arc<Server>) {
     server.health.bootstrapped.store(true, Ordering::Release);
     tracing::info!("the cluster's first objects are there");
     loop {
+        let mandatory = flow_control().into_iter().filter(|(_, v)| {
+            matches!(v.pointer("/metadata/name").and_then(Value::as_str), Some("exempt" | "catch-all"))
+        });
+        if let Err(e) = make(&server, mandatory.collect()).await {
+            tracing::warn!(error = %e, "mandatory objects of flow control could not be made");
+        }
         if let Err(e) = endpoints(&server).await {
             tracing::warn!(error = %e, "the endpoints of the kubernetes service could not be brought up to date");
         }
@@ -65,6 +73,7 @@ async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
             work.push(object.map_err(verbs::internal)?);
         }
     }
+    work.extend(flow_control());
     for (name, value, description) in [
         (
             "system-cluster-critical",
@@ -95,8 +104,45 @@ async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
         });
         work.push((GroupResource::new("", "services"), service));
     }
+    work.extend(api_services(server));
     make(server, work).await?;
     extension_apiserver_authentication(server).await
+}
+
+/// Upstream's flow schemas and priority levels; and what it keeps mandatory comes back if it is deleted.
+fn flow_control() -> Vec<(GroupResource, Value)> {
+    let of = |plural: &str, values: Vec<Value>| {
+        let resource = GroupResource::new("flowcontrol.apiserver.k8s.io", plural);
+        values.into_iter().map(move |v| (resource.clone(), v)).collect::<Vec<_>>()
+    };
+    let mut all = of("prioritylevelconfigurations", flow::priority_levels());
+    all.extend(of("flowschemas", flow::flow_schemas()));
+    all
+}
+
+/// Every group and version that this server serves itself, as an APIService, which aggregators list.
+fn api_services(server: &Server) -> Vec<(GroupResource, Value)> {
+    let resource = GroupResource::new("apiregistration.k8s.io", "apiservices");
+    let mut all = Vec::new();
+    for group in &server.catalog().groups {
+        for (version, _) in group.versions.iter().filter(|_| group.name != resource.group) {
+            let (group_priority, version_priority) = priority(&group.name, version);
+            let mut spec = json!({
+                "version": version, "groupPriorityMinimum": group_priority, "versionPriority": version_priority,
+            });
+            if !group.name.is_empty() {
+                spec["group"] = group.name.clone().into();
+            }
+            let metadata = json!({
+                "name": format!("{version}.{}", group.name), "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
+            });
+            let value = json!({
+                "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": metadata, "spec": spec,
+            });
+            all.push((resource.clone(), value));
+        }
+    }
+    all
 }
 
 /// A request of the server to itself.

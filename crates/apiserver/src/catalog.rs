@@ -5,6 +5,8 @@ use api::schema::SchemaRef;
 use api::selector::{LabelSelector, parse_fields};
 use api::{GroupResource, GroupVersionKind, Status};
 use resources::{AnyKind, Names};
+use serde_json::Value;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,9 +45,55 @@ pub struct Resource {
     pub schema: SchemaRef,
     /// Its objects; `None` for kinds that are never kept.
     pub collection: Option<Arc<Collection>>,
+    /// Set where objects are kept in another version than this.
+    pub facet: Option<Facet>,
+}
+
+/// How a version in which nothing is kept comes from the one in which it is.
+pub struct Facet {
+    /// The conversion.
+    pub version: &'static resources::Version,
+    /// The resource in the version in which it is kept.
+    pub own: Arc<Resource>,
+}
+
+fn renamed(value: &mut Value, gvk: &GroupVersionKind) {
+    if let Value::Object(map) = value {
+        map.insert("apiVersion".into(), gvk.api_version().into());
+        map.insert("kind".into(), gvk.kind.clone().into());
+    }
 }
 
 impl Resource {
+    /// The resource in the version in which its objects are kept.
+    pub fn own(self: &Arc<Self>) -> &Arc<Resource> {
+        self.facet.as_ref().map_or(self, |f| &f.own)
+    }
+
+    /// Makes an object of this version one as it is kept.
+    pub fn to_own(&self, value: &mut Value) {
+        if let Some(facet) = &self.facet {
+            (facet.version.to_own)(value);
+            renamed(value, &facet.own.gvk);
+        }
+    }
+
+    /// Makes an object as it is kept one of this version.
+    pub fn from_own(&self, value: &mut Value) {
+        if let Some(facet) = &self.facet {
+            (facet.version.from_own)(value);
+            renamed(value, &self.gvk);
+        }
+    }
+
+    /// A selector's field by the name that it is kept under.
+    fn own_field<'a>(&self, field: &'a str) -> Option<&'a str> {
+        match &self.facet {
+            None => Some(field),
+            Some(f) => f.version.selectable.iter().find(|(here, _)| *here == field).map(|(_, own)| *own),
+        }
+    }
+
     /// The key of an object below the collection's prefix.
     pub fn key(&self, namespace: &str, name: &str) -> String {
         if self.namespaced { format!("{namespace}/{name}") } else { name.to_string() }
@@ -85,7 +133,10 @@ impl Resource {
                 }
                 "metadata.name" => Field::Name,
                 "metadata.namespace" if self.namespaced => Field::Namespace,
-                field => match selectable.iter().position(|s| s.name == field) {
+                field => match self
+                    .own_field(field)
+                    .and_then(|own| selectable.iter().position(|s| s.name == own))
+                {
                     Some(i) => Field::Selectable(i),
                     None => return Err(Status::bad_request(format!("field label not supported: {field}"))),
                 },
@@ -143,6 +194,13 @@ impl Catalog {
             catalog.by_resource.entry(resource.group_resource.clone()).or_insert_with(|| resource.clone());
             catalog.by_kind.insert(resource.gvk.clone(), resource);
         }
+        catalog.groups.sort_by_cached_key(|g| {
+            let (priority, _) = priority(&g.name, "");
+            (Reverse(priority), g.name.clone())
+        });
+        for group in &mut catalog.groups {
+            group.versions.sort_by_cached_key(|(version, _)| Reverse(version_rank(version)));
+        }
         catalog
     }
 
@@ -164,5 +222,81 @@ impl Catalog {
     /// Whether a group and version is served.
     pub fn serves(&self, group: &str, version: &str) -> bool {
         self.groups.iter().any(|g| g.name == group && g.versions.iter().any(|(v, _)| v == version))
+    }
+}
+
+/// Groups and upstream's priorities of them, by which discovery orders them and clients choose among equal
+/// names; custom resources come after them.
+const GROUPS: [(&str, u16); 22] = [
+    ("apiregistration.k8s.io", 20000),
+    ("", 18000),
+    ("apps", 17800),
+    ("events.k8s.io", 17750),
+    ("authentication.k8s.io", 17700),
+    ("authorization.k8s.io", 17600),
+    ("autoscaling", 17500),
+    ("batch", 17400),
+    ("certificates.k8s.io", 17300),
+    ("networking.k8s.io", 17200),
+    ("policy", 17100),
+    ("rbac.authorization.k8s.io", 17000),
+    ("storage.k8s.io", 16800),
+    ("admissionregistration.k8s.io", 16700),
+    ("apiextensions.k8s.io", 16700),
+    ("scheduling.k8s.io", 16600),
+    ("coordination.k8s.io", 16500),
+    ("node.k8s.io", 16300),
+    ("discovery.k8s.io", 16200),
+    ("resource.k8s.io", 16200),
+    ("flowcontrol.apiserver.k8s.io", 16100),
+    ("storagemigration.k8s.io", 15800),
+];
+const CUSTOM_PRIORITY: u16 = 1000;
+
+/// Upstream's priorities of a group and of its version.
+pub fn priority(group: &str, version: &str) -> (u16, u16) {
+    let of =
+        GROUPS.iter().find(|(name, _)| *name == group).map_or(CUSTOM_PRIORITY, |(_, priority)| *priority);
+    let version = match (group, version) {
+        ("", _) => 1,
+        ("autoscaling", "v2") => 30,
+        ("resource.k8s.io" | "flowcontrol.apiserver.k8s.io", "v1") => 21,
+        (_, "v1") => 15,
+        _ => 9,
+    };
+    (of, version)
+}
+
+/// Orders versions as apimachinery does: `v10` above `v2` above `v1` above `v2beta1` above `v1alpha3`, above
+/// names of another form.
+fn version_rank(version: &str) -> (u8, u64, u64, Reverse<String>) {
+    let number = |text: &str| -> Option<u64> { text.parse().ok().filter(|n| *n > 0) };
+    let parsed = version.strip_prefix('v').and_then(|rest| {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (major, rest) = rest.split_at(digits);
+        let major = number(major)?;
+        let (stage, minor) = match (rest, rest.strip_prefix("beta"), rest.strip_prefix("alpha")) {
+            ("", ..) => (3, 0),
+            (_, Some(n), _) => (2, number(n)?),
+            (_, _, Some(n)) => (1, number(n)?),
+            _ => return None,
+        };
+        Some((stage, major, minor, Reverse(String::new())))
+    });
+    parsed.unwrap_or((0, 0, 0, Reverse(version.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_in_upstreams_order() {
+        let wanted =
+            ["v10", "v2", "v1", "v11beta2", "v3beta1", "v1beta2", "v12alpha1", "v1alpha2", "foo1", "foo10"];
+        let mut sorted = wanted;
+        sorted.reverse();
+        sorted.sort_by_key(|v| Reverse(version_rank(v)));
+        assert_eq!(sorted, wanted);
     }
 }

@@ -193,9 +193,12 @@ async fn dispatch(
             return Err(negotiate::not_acceptable());
         }
         if info.verb != "create" {
-            return Err(Status::method_not_supported(&request.resource.group_resource, &info.verb));
+            return Err(Status::method_not_supported(&request.face.group_resource, &info.verb));
         }
         return review(request, body).await;
+    }
+    if request.resource.kind.verbs() == resources::Verbs::Computed {
+        return served::component_status::answer(request).await;
     }
     match info.verb.as_str() {
         "get" => verbs::get::get(request).await,
@@ -216,7 +219,7 @@ async fn dispatch(
         "patch" => verbs::patch::patch(request, body, None).await,
         "delete" => verbs::delete::delete(request, body).await,
         "deletecollection" => verbs::delete::delete_collection(request.clone(), body).await,
-        verb => Err(Status::method_not_supported(&request.resource.group_resource, verb)),
+        verb => Err(Status::method_not_supported(&request.face.group_resource, verb)),
     }
 }
 
@@ -229,7 +232,7 @@ async fn review(request: &verbs::Request, body: Bytes) -> Answer {
         "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews" => {
             served::access_review::create(request, body).await
         }
-        _ => Err(Status::method_not_supported(&request.resource.group_resource, "create")),
+        _ => Err(Status::method_not_supported(&request.face.group_resource, "create")),
     }
 }
 

@@ -44,6 +44,7 @@ fn verbs(resource: &Resource) -> &'static [&'static str] {
     match resource.kind.verbs() {
         resources::Verbs::All => &ALL_VERBS,
         resources::Verbs::CreateOnly => &ALL_VERBS[..1],
+        resources::Verbs::Computed => &ALL_VERBS[3..5],
     }
 }
 
@@ -117,7 +118,7 @@ fn storage_hash(resource: &Resource) -> String {
     use base64::Engine;
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    resource.gvk.hash(&mut hasher);
+    resource.facet.as_ref().map_or(&resource.gvk, |f| &f.own.gvk).hash(&mut hasher);
     base64::engine::general_purpose::STANDARD.encode(hasher.finish().to_be_bytes())
 }
 

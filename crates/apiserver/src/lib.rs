@@ -151,18 +151,20 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(store))
 }
 
+fn schema_of(gvk: &api::GroupVersionKind) -> Result<api::schema::SchemaRef, StartError> {
+    let schema = api::schema::builtin().kind(gvk).cloned();
+    schema.ok_or_else(|| StartError(format!("the schema of {gvk} is missing")))
+}
+
 /// The built-in kinds as resources, each with its collection in the cache.
 async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
     let mut all = Vec::new();
     for kind in resources::registry::kinds() {
         let names = kind.names();
         let gvk = names.gvk();
-        let schema = api::schema::builtin()
-            .kind(&gvk)
-            .cloned()
-            .ok_or_else(|| StartError(format!("the schema of {gvk} is missing")))?;
+        let schema = schema_of(&gvk)?;
         let collection = match kind.verbs() {
-            Verbs::CreateOnly => None,
+            Verbs::CreateOnly | Verbs::Computed => None,
             Verbs::All => {
                 let path = kind.stored().prefix;
                 let stored_as = schema.clone();
@@ -174,7 +176,7 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
                 Some(collection)
             }
         };
-        all.push(Arc::new(Resource {
+        let own = Arc::new(Resource {
             kind: KindRef::Builtin(*kind),
             names,
             namespaced: kind.namespaced(),
@@ -182,7 +184,22 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
             gvk,
             schema,
             collection,
-        }));
+            facet: None,
+        });
+        all.push(own.clone());
+        for version in kind.versions() {
+            let gvk = version.names.gvk();
+            all.push(Arc::new(Resource {
+                kind: own.kind.clone(),
+                names: version.names,
+                namespaced: own.namespaced,
+                group_resource: version.names.resource(),
+                schema: schema_of(&gvk)?,
+                gvk,
+                collection: own.collection.clone(),
+                facet: Some(catalog::Facet { version, own: own.clone() }),
+            }));
+        }
     }
     Ok(Catalog::new(all))
 }

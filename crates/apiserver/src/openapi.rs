@@ -121,6 +121,10 @@ fn routes(resource: &Resource) -> Vec<Route> {
     if resource.kind.verbs() == Verbs::CreateOnly {
         return vec![Route { collection: true, ..route(base, &[Verb::Create]) }];
     }
+    if resource.kind.verbs() == Verbs::Computed {
+        let one = route(format!("{base}/{{name}}"), &[Verb::Get]);
+        return vec![Route { collection: true, ..route(base, &[Verb::List]) }, one];
+    }
     let mut routes = vec![Route {
         collection: true,
         ..route(base.clone(), &[Verb::List, Verb::Create, Verb::DeleteCollection])

@@ -93,17 +93,18 @@ pub fn object(request: &Request, code: u16, entry: &Entry) -> Answer {
     let accepted = &request.accepted;
     match (&accepted.view, accepted.format) {
         (View::Whole, Format::Json) if !accepted.pretty => {
-            Ok(bytes(code, "application/json", entry.json.clone()))
+            Ok(bytes(code, "application/json", request.shown(entry)?.json.clone()))
         }
         (View::Whole, Format::Protobuf) => {
-            match entry.protobuf(|v| api::protobuf::to_wire(v, &request.resource.schema).ok()) {
-                Some(wire) if !request.resource.schema.custom => {
+            let entry = request.shown(entry)?;
+            match entry.protobuf(|v| api::protobuf::to_wire(v, &request.face.schema).ok()) {
+                Some(wire) if !request.face.schema.custom => {
                     Ok(bytes(code, Format::Protobuf.media_type(), wire))
                 }
                 _ => Err(Status::not_acceptable("this resource has no protobuf form; use application/json")),
             }
         }
-        (View::Whole, _) => value(request, code, &entry.value().map_err(internal)?),
+        (View::Whole, _) => value(request, code, &request.shown(entry)?.value().map_err(internal)?),
         (View::Table(version), _) => value(
             request,
             code,
@@ -114,13 +115,19 @@ pub fn object(request: &Request, code: u16, entry: &Entry) -> Answer {
                 json!({"resourceVersion": entry.revision.to_string()}),
             )?,
         ),
-        (View::Metadata(version), _) => value(request, code, &metadata(version, entry)?),
+        (View::Metadata(version), _) => value(request, code, &metadata(request, version, entry)?),
     }
 }
 
 /// An object's metadata alone.
-pub fn metadata(version: &str, entry: &Entry) -> Result<Value, Status> {
-    let metadata = entry.value().map_err(internal)?.get_mut("metadata").map(Value::take).unwrap_or_default();
+pub fn metadata(request: &Request, version: &str, entry: &Entry) -> Result<Value, Status> {
+    let metadata = request
+        .shown(entry)?
+        .value()
+        .map_err(internal)?
+        .get_mut("metadata")
+        .map(Value::take)
+        .unwrap_or_default();
     Ok(
         json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}),
     )
@@ -151,9 +158,15 @@ impl ListMeta {
 }
 
 /// A list as an answer.
-pub fn list(request: &Request, items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer {
+pub fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer {
     let accepted = &request.accepted;
-    let gvk = &request.resource.gvk;
+    let gvk = &request.face.gvk;
+    if accepted.view == View::Whole && request.face.facet.is_some() {
+        items = items
+            .iter()
+            .map(|e| request.shown(e).map(|e| Arc::new(e.into_owned())))
+            .collect::<Result<_, _>>()?;
+    }
     let kind = format!("{}List", gvk.kind);
     match (&accepted.view, accepted.format) {
         (View::Whole, Format::Json) if !accepted.pretty => {
@@ -174,7 +187,7 @@ pub fn list(request: &Request, items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer
             value(request, 200, &tables::table(request, version, &refs, meta.to_value())?)
         }
         (View::Metadata(version), _) => {
-            let items = items.iter().map(|e| metadata(version, e)).collect::<Result<Vec<_>, _>>()?;
+            let items = items.iter().map(|e| metadata(request, version, e)).collect::<Result<Vec<_>, _>>()?;
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta.to_value(), "items": items});
             value(request, 200, &list)
         }

@@ -7,15 +7,20 @@ use serde_json::{Value, json};
 
 /// The table of some objects.
 pub fn table(request: &Request, version: &str, items: &[&Entry], meta: Value) -> Result<Value, Status> {
-    let headings: Vec<Value> = std::iter::once(json!({
+    let columns = columns(request);
+    // Most kinds' first column is the name; those that show it elsewhere say so.
+    let named = columns.iter().any(|c| c.name == "Name");
+    let name = (!named).then(|| json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
-    }))
-    .chain(columns(request).into_iter().map(|h| json!({"name": h.name, "type": h.kind, "format": h.format, "description": h.description, "priority": h.priority})))
+    }));
+    let headings: Vec<Value> = name.into_iter().chain(columns.into_iter().map(|h| json!({"name": h.name, "type": h.kind, "format": h.format, "description": h.description, "priority": h.priority})))
     .collect();
     let include = request.query.get("includeObject").unwrap_or("Metadata");
-    let rows =
-        items.iter().map(|entry| row(request, version, entry, include)).collect::<Result<Vec<_>, _>>()?;
+    let rows = items
+        .iter()
+        .map(|entry| row(request, version, entry, include, named))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(
         json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta, "columnDefinitions": headings, "rows": rows}),
     )
@@ -36,10 +41,13 @@ fn columns(request: &Request) -> Vec<resources::table::Heading> {
     }]
 }
 
-fn row(request: &Request, version: &str, entry: &Entry, include: &str) -> Result<Value, Status> {
+fn row(request: &Request, version: &str, entry: &Entry, include: &str, named: bool) -> Result<Value, Status> {
     let value = entry.value().map_err(internal)?;
     let object = request.resource.kind.read(&value)?;
-    let mut cells = vec![Value::from(entry.name())];
+    let mut cells = Vec::new();
+    if !named {
+        cells.push(Value::from(entry.name()));
+    }
     let own = request.resource.kind.cells(&object, request.now);
     if own.is_empty() {
         cells.push(value.pointer("/metadata/creationTimestamp").cloned().unwrap_or_default());
@@ -48,8 +56,12 @@ fn row(request: &Request, version: &str, entry: &Entry, include: &str) -> Result
     }
     let object = match include {
         "None" => Value::Null,
-        "Object" => value,
-        _ => crate::respond::metadata(version, entry)?,
+        "Object" => {
+            let mut value = value;
+            request.face.from_own(&mut value);
+            value
+        }
+        _ => crate::respond::metadata(request, version, entry)?,
     };
     Ok(json!({"cells": cells, "object": object}))
 }

@@ -47,6 +47,8 @@ pub enum Verbs {
     All,
     /// Create alone: review kinds, which are answered and never kept.
     CreateOnly,
+    /// Get and list: kinds that the server's own code makes up, and that are never kept.
+    Computed,
 }
 
 /// How a kind's objects are kept.
@@ -136,12 +138,27 @@ pub struct Served {
     pub verbs: &'static [&'static str],
 }
 
+/// A further version in which a kind's objects are served. They are kept, checked and admitted in the
+/// kind's own; what is here stands at the edge. Group, version and kind are rewritten by the server.
+pub struct Version {
+    /// How the kind is called in this version.
+    pub names: Names,
+    /// Makes an object of this version one of the kind's own.
+    pub to_own: fn(&mut Value),
+    /// The other way; nothing is lost on the way there and back.
+    pub from_own: fn(&mut Value),
+    /// Fields that selectors may name in this version, and their names in the kind's own.
+    pub selectable: &'static [(&'static str, &'static str)],
+}
+
 /// All rules of one kind. Take [`Kind::namespaced`] or [`Kind::cluster`] and set what is particular.
 pub struct Kind<T: 'static> {
     /// How it is called.
     pub names: Names,
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
+    /// Other versions in which it is served.
+    pub versions: &'static [Version],
     /// Which requests it takes.
     pub verbs: Verbs,
     /// How it is kept.
@@ -213,6 +230,13 @@ pub const fn age_column<T: AnyObject>() -> Column<T> {
     })
 }
 
+/// A first column that shows more than the name.
+pub const fn name_column<T>(cell: fn(&T, Timestamp) -> Value) -> Column<T> {
+    let mut column = Column::text("Name", "The name, which is unique within a namespace.", cell);
+    column.format = "name";
+    column
+}
+
 impl<T: k8s_openapi::Resource> Kind<T> {
     /// The rules of a namespaced kind without anything particular.
     pub const fn namespaced(singular: &'static str, prefix: &'static str) -> Self {
@@ -227,6 +251,7 @@ impl<T: k8s_openapi::Resource> Kind<T> {
                 categories: &[],
             },
             namespaced: true,
+            versions: &[],
             verbs: Verbs::All,
             stored: Stored { prefix, in_memory: false, ttl_seconds: 0 },
             has_status: false,
@@ -314,6 +339,8 @@ pub trait AnyKind: Send + Sync {
     fn names(&self) -> Names;
     /// Whether its objects live in namespaces.
     fn namespaced(&self) -> bool;
+    /// See [`Kind::versions`].
+    fn versions(&self) -> &'static [Version];
     /// Which requests it takes.
     fn verbs(&self) -> Verbs;
     /// How it is kept.
@@ -380,6 +407,9 @@ where
     }
     fn namespaced(&self) -> bool {
         self.namespaced
+    }
+    fn versions(&self) -> &'static [Version] {
+        self.versions
     }
     fn verbs(&self) -> Verbs {
         self.verbs

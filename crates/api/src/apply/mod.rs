@@ -7,7 +7,7 @@ mod walk;
 
 pub use set::FieldSet;
 
-use crate::schema::Schema;
+use crate::schema::{Schema, SchemaRef};
 use crate::status::Status;
 use entries::{Entries, Entry};
 use jiff::Timestamp;
@@ -26,6 +26,46 @@ pub struct Author<'a> {
     pub now: Timestamp,
     /// Fields that are never written through this endpoint, such as `status`.
     pub reset: Option<&'a FieldSet>,
+    /// Set where the kind is served in several versions, since each entry names fields in its own.
+    pub versions: Option<&'a dyn Versions>,
+}
+
+/// Converts objects between the versions of their kind.
+pub trait Versions: Sync {
+    /// The object in another version, and that version's schema; `None` if it is not served.
+    fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, SchemaRef)>;
+}
+
+/// What changed, as the versions see it in which the owners name their fields.
+struct Views {
+    own: walk::Difference,
+    others: Vec<(String, walk::Difference)>,
+}
+
+impl Views {
+    fn new(live: &Value, new: &Value, schema: &Schema, by: &Author<'_>, entries: &Entries) -> Self {
+        let own = filtered(walk::compare(live, new, schema), by);
+        let mut others: Vec<(String, walk::Difference)> = Vec::new();
+        for e in &entries.0 {
+            let known = e.api_version == by.api_version || others.iter().any(|(v, _)| *v == e.api_version);
+            if known {
+                continue;
+            }
+            let there = |object: &Value| match object.as_object().is_some_and(|o| o.is_empty()) {
+                true => Some(object.clone()),
+                false => Some(by.versions?.convert(object, &e.api_version)?.0),
+            };
+            let converted = by.versions.and_then(|v| v.convert(new, &e.api_version));
+            if let (Some(live), Some((new, schema))) = (there(live), converted) {
+                others.push((e.api_version.clone(), filtered(walk::compare(&live, &new, &schema), by)));
+            }
+        }
+        Views { own, others }
+    }
+
+    fn of(&self, api_version: &str) -> &walk::Difference {
+        self.others.iter().find(|(v, _)| v == api_version).map_or(&self.own, |(_, d)| d)
+    }
 }
 
 /// Why a configuration was not applied.
@@ -156,14 +196,15 @@ pub fn update(live: Option<&Value>, new: &mut Value, schema: &Schema, by: &Autho
 
 /// Moves the fields that changed to the one who changed them.
 fn track(live: Option<&Value>, new: &Value, schema: &Schema, by: &Author<'_>, entries: &mut Entries) {
-    let changes = filtered(walk::compare(live.unwrap_or(&walk::EMPTY), new, schema), by);
-    let mut mine = changes.added;
-    mine.add(&changes.modified);
+    let views = Views::new(live.unwrap_or(&walk::EMPTY), new, schema, by, entries);
     for e in &mut entries.0 {
-        e.fields.subtract(&mine);
-        e.fields.subtract(&changes.removed);
+        let changes = views.of(&e.api_version);
+        for set in [&changes.added, &changes.modified, &changes.removed] {
+            e.fields.subtract(set);
+        }
     }
     entries.0.retain(|e| !e.fields.is_empty());
+    let mut mine = views.own.written();
     stripped(&mut mine);
     if mine.is_empty() {
         return;
@@ -254,6 +295,9 @@ fn merge(
         track(None, live, schema, &Author { manager: "before-first-apply", ..*by }, &mut entries);
     }
     for e in &mut entries.0 {
+        let theirs = live.filter(|_| e.api_version != by.api_version);
+        let theirs = theirs.and_then(|live| by.versions?.convert(live, &e.api_version));
+        let schema = theirs.as_ref().map_or(schema, |(_, schema)| schema);
         e.fields = walk::reconciled(std::mem::take(&mut e.fields), schema);
     }
     let base = live.unwrap_or(&walk::EMPTY);
@@ -265,22 +309,30 @@ fn merge(
     let at = entries.0.iter().position(|e| is_manager_of(e, by, "Apply"));
     let last = at.map(|at| entries.0.swap_remove(at));
     if let Some(last) = &last {
-        object = pruned(object, &last.fields, &set, &entries, schema);
+        // What was applied in another version is looked for in that version.
+        let there = Some(last).filter(|last| last.api_version != by.api_version);
+        let there = there.and_then(|last| {
+            let versions = by.versions?;
+            let (object, schema) = versions.convert(&object, &last.api_version)?;
+            let now = walk::fields_of(&versions.convert(config, &last.api_version)?.0, &schema).ok()?;
+            let left = pruned(object, &last.fields, &now, &entries, &schema);
+            Some(versions.convert(&left, by.api_version)?.0)
+        });
+        object = there.unwrap_or_else(|| pruned(object, &last.fields, &set, &entries, schema));
     }
-    let changes = filtered(walk::compare(base, &object, schema), by);
-    let mut wanted = changes.modified;
-    wanted.add(&changes.added);
+    let views = Views::new(base, &object, schema, by, &entries);
     let owned: Vec<(String, FieldSet)> = entries
         .0
         .iter()
-        .map(|e| (e.owner(), e.fields.intersection(&wanted)))
+        .map(|e| (e.owner(), e.fields.intersection(&views.of(&e.api_version).written())))
         .filter(|(_, s)| !s.is_empty())
         .collect();
     if !force && !owned.is_empty() {
         return Err(Refused::Conflicts(owned));
     }
     for e in &mut entries.0 {
-        e.fields.subtract(&wanted);
+        let changes = views.of(&e.api_version);
+        e.fields.subtract(&changes.written());
         e.fields.subtract(&changes.removed);
     }
     entries.0.retain(|e| !e.fields.is_empty());

@@ -6,7 +6,7 @@ use serde_json::json;
 
 fn by<'a>(manager: &'a str, api_version: &'a str) -> Author<'a> {
     let now = "2026-01-02T03:04:05Z".parse().unwrap();
-    Author { manager, api_version, subresource: "", now, reset: None }
+    Author { manager, api_version, subresource: "", now, reset: None, versions: None }
 }
 
 fn deployments() -> &'static Schema {

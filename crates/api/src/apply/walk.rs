@@ -129,6 +129,15 @@ pub(super) struct Difference {
     pub modified: FieldSet,
 }
 
+impl Difference {
+    /// What was added or modified.
+    pub fn written(&self) -> FieldSet {
+        let mut set = self.added.clone();
+        set.add(&self.modified);
+        set
+    }
+}
+
 #[derive(PartialEq, Clone, Copy)]
 enum Mark {
     Same,

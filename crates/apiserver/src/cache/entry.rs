@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use store::Revision;
 
 /// An object at one revision. Nothing in it changes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// `namespace/name`, or `name` for a cluster-scoped object.
     pub key: Arc<str>,
@@ -62,6 +62,12 @@ impl Entry {
             fields: self.fields.clone(),
             protobuf: OnceLock::new(),
         }
+    }
+
+    /// The same revision of the object in another version.
+    pub fn with_object(&self, value: &Value) -> Result<Self, serde_json::Error> {
+        let json = with_revision(&canonical(value)?, self.revision);
+        Ok(Entry { json, protobuf: OnceLock::new(), ..self.clone() })
     }
 
     /// The namespace; empty for a cluster-scoped object.

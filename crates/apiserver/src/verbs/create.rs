@@ -24,7 +24,7 @@ const MAX_PREFIX: usize = 63 - SUFFIX;
 /// Makes the object in the body.
 pub async fn create(request: &Request, body: Bytes) -> Answer {
     request.resource.collection("create")?;
-    let value = request.decode(&body, &request.resource.schema, &request.resource.gvk)?;
+    let value = request.decode_own(&body)?;
     let entry = create_value(request, value).await?;
     request.answer(201, &entry)
 }
@@ -57,7 +57,7 @@ pub async fn create_value(request: &Request, mut value: Value) -> Result<Arc<Ent
         }
     }
     let name = object.meta().name.clone().unwrap_or_default();
-    Err(Status::already_exists(&resource.group_resource, &name).retry_after(1))
+    Err(Status::already_exists(&request.face.group_resource, &name).retry_after(1))
 }
 
 /// The namespace of the path is the object's.
@@ -111,14 +111,13 @@ async fn attempt(request: &Request, mut object: Object) -> Result<Arc<Entry>, St
     let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
     let mut value = to_json(request, &object)?;
     let manager = request.manager();
-    let author = author(request, &manager, "");
-    api::apply::update(None, &mut value, &resource.schema, &author);
+    request.track(None, &mut value, "", &manager);
     let outcome = commit(request, &name, Expect::Absent, &value, dry_run).await;
     if outcome.is_err() {
         claim.undo(&request.server).await;
     }
     outcome.map_err(|e| match e {
-        StoreError::Conflict(_) => Status::already_exists(&resource.group_resource, &name),
+        StoreError::Conflict(_) => Status::already_exists(&request.face.group_resource, &name),
         e => store_failed(e),
     })?
 }
@@ -131,12 +130,14 @@ pub fn author<'a>(request: &'a Request, manager: &'a str, subresource: &'a str) 
         subresource,
         now: request.now,
         reset: None,
+        versions: (request.face.facet.is_some() || !request.resource.kind.versions().is_empty())
+            .then_some(request),
     }
 }
 
 /// The kind, as validation's Status names it.
 pub fn group_kind(request: &Request) -> GroupKind {
-    GroupKind { group: request.resource.gvk.group.clone(), kind: request.resource.gvk.kind.clone() }
+    GroupKind { group: request.face.gvk.group.clone(), kind: request.face.gvk.kind.clone() }
 }
 
 /// A new unique id (RFC 9562, version 4).

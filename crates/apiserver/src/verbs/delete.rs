@@ -79,7 +79,7 @@ pub async fn delete(request: &Request, body: Bytes) -> Answer {
                 .and_then(Value::as_str)
                 .unwrap_or_default()
                 .to_string();
-            let status = Status::success(&request.resource.group_resource, &request.info.name, &uid);
+            let status = Status::success(&request.face.group_resource, &request.info.name, &uid);
             Ok(respond::status(&status, request.accepted.format))
         }
     }
@@ -125,7 +125,7 @@ pub async fn delete_one(
             Err(e) => return Err(store_failed(e)),
         }
     }
-    Err(Status::modified(&request.resource.group_resource, &request.info.name))
+    Err(Status::modified(&request.face.group_resource, &request.info.name))
 }
 
 fn preconditions(
@@ -135,7 +135,7 @@ fn preconditions(
     old: &Entry,
 ) -> Result<(), Status> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
-    let conflict = |why: String| Status::conflict(&request.resource.group_resource, &request.info.name, &why);
+    let conflict = |why: String| Status::conflict(&request.face.group_resource, &request.info.name, &why);
     let uid = value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
     if let Some(want) = wanted.uid.as_deref().filter(|w| *w != uid) {
         return Err(conflict(format!(
@@ -249,7 +249,7 @@ async fn mark(
         if same {
             Ok(Made { value: marked.clone(), applied: true })
         } else {
-            Err(Status::modified(&request.resource.group_resource, &request.info.name))
+            Err(Status::modified(&request.face.group_resource, &request.info.name))
         }
     };
     match modify(request, how, &make).await {
@@ -265,7 +265,7 @@ pub async fn delete_collection(request: Arc<Request>, body: Bytes) -> Answer {
     let collection = request.resource.collection("deletecollection")?.clone();
     let options = options(&request, &body)?;
     let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
-    let filter = request.resource.filter(
+    let filter = request.face.filter(
         &request.info.namespace,
         request.query.text("labelSelector"),
         request.query.text("fieldSelector"),
@@ -283,7 +283,7 @@ pub async fn delete_collection(request: Arc<Request>, body: Bytes) -> Answer {
             request.query.clone(),
             request.headers.clone(),
             request.user.clone(),
-            request.resource.clone(),
+            request.face.clone(),
             request.accepted.clone(),
         );
         match delete_one(&one, &options, dry_run).await {

@@ -24,7 +24,7 @@ const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 /// Answers with a collection, or a page of it.
 pub async fn list(request: &Request) -> Answer {
     let collection = request.resource.collection("list")?;
-    let filter = request.resource.filter(
+    let filter = request.face.filter(
         &request.info.namespace,
         request.query.text("labelSelector"),
         request.query.text("fieldSelector"),

@@ -21,13 +21,14 @@ use crate::request::{Query, RequestInfo};
 use crate::server::Server;
 use admission::Operation;
 use api::object::Object;
-use api::schema::Schema;
+use api::schema::{Schema, SchemaRef};
 use api::{GroupVersionKind, Status};
 use auth::User;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::StoreError;
@@ -46,9 +47,11 @@ pub struct Request {
     pub headers: HeaderMap,
     /// Who asks.
     pub user: User,
-    /// The resource asked for.
+    /// The resource asked for, in the version in which its objects are kept.
     pub resource: Arc<Resource>,
-    /// The `apiVersion` of the resource.
+    /// The resource in the version that was asked for: how bodies are read and answers written.
+    pub face: Arc<Resource>,
+    /// The `apiVersion` that was asked for.
     pub api_version: String,
     /// The form of the answer.
     pub accepted: Accepted,
@@ -78,10 +81,10 @@ impl Request {
         query: Query,
         headers: HeaderMap,
         user: User,
-        resource: Arc<Resource>,
+        face: Arc<Resource>,
         accepted: Accepted,
     ) -> Self {
-        let api_version = resource.gvk.api_version();
+        let api_version = face.gvk.api_version();
         Request {
             raw_query: None,
             api_version,
@@ -90,7 +93,8 @@ impl Request {
             query,
             headers,
             user,
-            resource,
+            resource: face.own().clone(),
+            face,
             accepted,
             now: Timestamp::now(),
             warnings: Mutex::default(),
@@ -163,6 +167,48 @@ impl Request {
         name.chars().filter(|c| !c.is_control()).take(128).collect()
     }
 
+    /// Reads the body as the object asked for, and makes it one as it is kept.
+    pub fn decode_own(&self, body: &Bytes) -> Result<Value, Status> {
+        let mut value = self.decode(body, &self.face.schema, &self.face.gvk)?;
+        if self.face.facet.is_some() {
+            api::json::default(&mut value, &self.face.schema);
+            self.face.to_own(&mut value);
+        }
+        Ok(value)
+    }
+
+    /// An object as kept, in the version that was asked for.
+    pub fn shown<'a>(&self, entry: &'a Entry) -> Result<Cow<'a, Entry>, Status> {
+        if self.face.facet.is_none() {
+            return Ok(Cow::Borrowed(entry));
+        }
+        let mut value = entry.value().map_err(internal)?;
+        self.face.from_own(&mut value);
+        entry.with_object(&value).map(Cow::Owned).map_err(internal)
+    }
+
+    /// Writes down who owns the fields that differ between two objects as they are kept.
+    pub fn track(&self, live: Option<&Value>, new: &mut Value, subresource: &str, manager: &str) {
+        let author = create::author(self, manager, subresource);
+        if self.face.facet.is_none() {
+            return api::apply::update(live, new, &self.resource.schema, &author);
+        }
+        let shown = |value: &Value| {
+            let mut value = value.clone();
+            self.face.from_own(&mut value);
+            value
+        };
+        let mut there = shown(new);
+        api::apply::update(live.map(shown).as_ref(), &mut there, &self.face.schema, &author);
+        let fields = there.pointer_mut("/metadata/managedFields").map(Value::take);
+        if let Some(Value::Object(meta)) = new.get_mut("metadata") {
+            match fields {
+                Some(fields) => meta.insert("managedFields".into(), fields),
+                None => meta.remove("managedFields"),
+            };
+        }
+    }
+
     /// Reads an object out of a body, with its schema, and checks what kind it says it is.
     pub fn decode(
         &self,
@@ -218,7 +264,7 @@ impl Request {
             FieldValidation::Ignore => {}
             FieldValidation::Warn => faults.into_iter().for_each(|w| self.warn(w)),
             FieldValidation::Strict => {
-                let GroupVersionKind { kind, version, .. } = &self.resource.gvk;
+                let GroupVersionKind { kind, version, .. } = &self.face.gvk;
                 return Err(Status::bad_request(format!(
                     "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
                     faults.join(", ")
@@ -266,12 +312,29 @@ impl Request {
 
     /// The answer that the object asked for is not there.
     pub fn not_found(&self) -> Status {
-        Status::not_found(&self.resource.group_resource, &self.info.name)
+        Status::not_found(&self.face.group_resource, &self.info.name)
     }
 
     /// Answers with an object.
     pub fn answer(&self, code: u16, entry: &Entry) -> Answer {
         crate::respond::object(self, code, entry)
+    }
+}
+
+impl api::apply::Versions for Request {
+    fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, SchemaRef)> {
+        let catalog = self.server.catalog();
+        let of = |api_version: &str| {
+            let gv = api::GroupVersion::parse(api_version);
+            let gvk = GroupVersionKind::new(gv.group, gv.version, self.resource.gvk.kind.clone());
+            catalog.kind(&gvk).filter(|r| Arc::ptr_eq(r.own(), &self.resource)).cloned()
+        };
+        let from = of(object.get("apiVersion").and_then(Value::as_str)?)?;
+        let to = of(api_version)?;
+        let mut object = object.clone();
+        from.to_own(&mut object);
+        to.from_own(&mut object);
+        Some((object, to.schema.clone()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Changing an object that is there: read it, make the new one, check it, write it if the old one has not
 //! changed meanwhile; otherwise again. PUT, PATCH, apply, subresources and graceful deletion all end here.
 
-use super::create::{author, commit, group_kind};
+use super::create::{commit, group_kind};
 use super::{Request, internal, store_failed, to_json};
 use crate::cache::Entry;
 use admission::Operation;
@@ -96,7 +96,7 @@ pub async fn modify(request: &Request, how: How<'_>, make: Make<'_>) -> Result<O
         }
         current = newest;
     }
-    Err(Status::modified(&request.resource.group_resource, &request.info.name))
+    Err(Status::modified(&request.face.group_resource, &request.info.name))
 }
 
 enum Failed {
@@ -164,8 +164,7 @@ async fn attempt(
         new_object = Some(new);
     }
     if !applied {
-        let author = author(request, how.manager, how.part.unwrap_or_default());
-        api::apply::update(Some(&old_value), &mut value, &resource.schema, &author);
+        request.track(Some(&old_value), &mut value, how.part.unwrap_or_default(), how.manager);
     }
     if same(&value, &old_value) {
         return Ok(Outcome::Kept(old_entry.clone()));
@@ -242,7 +241,7 @@ fn preconditions(request: &Request, value: &Value, old: &Entry, old_value: &Valu
         (text("uid"), old_value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default());
     if !uid.is_empty() && uid != old_uid {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
-        return Err(Status::conflict(&resource.group_resource, &request.info.name, &why));
+        return Err(Status::conflict(&request.face.group_resource, &request.info.name, &why));
     }
     match text("resourceVersion") {
         "" | "0" if resource.kind.unconditional_update() => Ok(()),
@@ -259,7 +258,7 @@ fn preconditions(request: &Request, value: &Value, old: &Entry, old_value: &Valu
         version if version.parse::<u64>().is_err() => Err(Status::bad_request(format!(
             "metadata.resourceVersion: Invalid value: {version:?}: must be a number"
         ))),
-        _ => Err(Status::modified(&resource.group_resource, &request.info.name)),
+        _ => Err(Status::modified(&request.face.group_resource, &request.info.name)),
     }
 }
 

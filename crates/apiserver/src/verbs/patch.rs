@@ -31,7 +31,7 @@ fn read(request: &Request, body: &Bytes) -> Result<Patch, Status> {
         }
         "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json()?)),
         "application/apply-patch+yaml" => {
-            let schema = &request.resource.schema;
+            let schema = &request.face.schema;
             let decoded = api::yaml::decode(body, schema)
                 .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
             request.faults_of(decoded.faults)?;
@@ -62,7 +62,16 @@ pub async fn patch(request: &Request, body: Bytes, part: Option<&str>) -> Answer
     }
     let manager = request.manager();
     let how = How { part, checked: true, manager: &manager };
-    let make = |old: &Value| make(request, &patch, old, part, &manager, force);
+    let make = |old: &Value| {
+        if request.face.facet.is_none() {
+            return make(request, &patch, old, part, &manager, force);
+        }
+        let mut shown = old.clone();
+        request.face.from_own(&mut shown);
+        let mut made = make(request, &patch, &shown, part, &manager, force)?;
+        request.face.to_own(&mut made.value);
+        Ok(made)
+    };
     match modify(request, how, &make).await? {
         Some(outcome) => request.answer(200, &outcome.entry()),
         None => match patch {
@@ -73,7 +82,7 @@ pub async fn patch(request: &Request, body: Bytes, part: Option<&str>) -> Answer
 }
 
 fn check_config(request: &Request, config: &Value) -> Result<(), Status> {
-    let gvk = &request.resource.gvk;
+    let gvk = &request.face.gvk;
     let text = |name: &str| config.get(name).and_then(Value::as_str).unwrap_or_default();
     if text("apiVersion") != request.api_version || text("kind") != gvk.kind {
         return Err(Status::bad_request(format!(
@@ -105,7 +114,7 @@ fn make(
     manager: &str,
     force: bool,
 ) -> Result<Made, Status> {
-    let schema = &request.resource.schema;
+    let schema = &request.face.schema;
     let mut value = old.clone();
     let failed = |e: api::patch::PatchError| {
         let reason = match e.http_code() {
@@ -136,7 +145,7 @@ fn make(
             "Invalid",
             format!(
                 "{} in version {:?} cannot be handled as a {}: {e}",
-                request.resource.gvk.kind, request.resource.gvk.version, request.resource.gvk.kind
+                request.face.gvk.kind, request.face.gvk.version, request.face.gvk.kind
             ),
         )
     })?;
@@ -173,12 +182,13 @@ fn refused(e: ApplyError) -> Status {
 
 async fn create(request: &Request, config: &Value, manager: &str, force: bool) -> Answer {
     let by = author(request, manager, "");
-    let mut value = api::apply::apply(None, config, &request.resource.schema, &by, force).map_err(refused)?;
+    let mut value = api::apply::apply(None, config, &request.face.schema, &by, force).map_err(refused)?;
     value["metadata"]["name"] = request.info.name.clone().into();
     if value.pointer("/metadata/uid").is_some() {
         let why = "Precondition failed: UID in precondition is set, but the object does not exist";
-        return Err(Status::conflict(&request.resource.group_resource, &request.info.name, why));
+        return Err(Status::conflict(&request.face.group_resource, &request.info.name, why));
     }
+    request.face.to_own(&mut value);
     let entry = super::create::create_value(request, value).await?;
     request.answer(201, &entry)
 }

@@ -37,7 +37,7 @@ pub async fn answer(request: Arc<Request>, subresource: Subresource, body: Bytes
         (Subresource::Edit(name), "create") => edit(&request, name, body).await,
         (Subresource::Served("token"), "create") => crate::served::token::create(&request, body).await,
         (Subresource::Served("eviction"), "create") => crate::served::eviction::create(&request, body).await,
-        _ => Err(Status::method_not_supported(&request.resource.group_resource, verb)),
+        _ => Err(Status::method_not_supported(&request.face.group_resource, verb)),
     }
 }
 

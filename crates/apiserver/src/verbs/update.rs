@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// Replaces the object with the one in the body, or makes it, where its kind is made so.
 pub async fn update(request: &Request, body: Bytes, part: Option<&str>) -> Answer {
     request.resource.collection("update")?;
-    let value = request.decode(&body, &request.resource.schema, &request.resource.gvk)?;
+    let value = request.decode_own(&body)?;
     let manager = request.manager();
     let how = How { part, checked: true, manager: &manager };
     let make = |_: &_| Ok(Made { value: value.clone(), applied: false });

@@ -39,7 +39,7 @@ pub async fn watch(request: Arc<Request>) -> Answer {
         fields = if fields.is_empty() { term } else { format!("{fields},{term}") };
     }
     let fields = Some(fields.as_str()).filter(|f| !f.is_empty());
-    let filter = Arc::new(request.resource.filter(
+    let filter = Arc::new(request.face.filter(
         &request.info.namespace,
         request.query.text("labelSelector"),
         fields,
@@ -90,7 +90,8 @@ pub async fn watch(request: Arc<Request>) -> Answer {
         Format::Yaml => return Err(Status::not_acceptable("a watch can't be written as application/yaml")),
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
     };
-    let plain = request.accepted.view == View::Whole && request.accepted.format == Format::Json;
+    let whole = request.accepted.view == View::Whole && request.accepted.format == Format::Json;
+    let plain = whole && request.face.facet.is_none();
     let stream = WatchBody {
         progress: request.server.cache.progress(),
         filter,
@@ -153,7 +154,7 @@ impl WatchBody {
                 if *end_of_list {
                     metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
                 }
-                let gvk = &self.request.resource.gvk;
+                let gvk = &self.request.face.gvk;
                 let object = match &self.request.accepted.view {
                     View::Whole => {
                         json!({"kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata})
@@ -176,7 +177,8 @@ impl WatchBody {
         }
         let request = &self.request;
         if request.accepted.format == Format::Protobuf && request.accepted.view == View::Whole {
-            let wire = entry.protobuf(|v| api::protobuf::to_wire(v, &request.resource.schema).ok())?;
+            let entry = request.shown(entry).ok()?;
+            let wire = entry.protobuf(|v| api::protobuf::to_wire(v, &request.face.schema).ok())?;
             return Some(api::protobuf::watch_frame(kind.name(), &wire).into());
         }
         let object = match &request.accepted.view {
@@ -188,8 +190,8 @@ impl WatchBody {
                 }
                 table
             }
-            View::Metadata(version) => respond::metadata(version, entry).ok()?,
-            View::Whole => entry.value().ok()?,
+            View::Metadata(version) => respond::metadata(request, version, entry).ok()?,
+            View::Whole => request.shown(entry).ok()?.value().ok()?,
         };
         self.frame(kind.name(), &object)
     }

@@ -1,5 +1,6 @@
 //! Event of the core group.
 
+use crate::events::V1;
 use crate::kind::Stored;
 use crate::table::age;
 use crate::{Column, Kind};
@@ -10,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// The rules of Event.
 pub static KIND: Kind<Event> = Kind {
     create_on_update: true,
+    versions: &[V1],
     // They tell of what has been and go away by themselves.
     stored: Stored { prefix: "events", in_memory: true, ttl_seconds: 3600 },
     name_rule: |_, _| Vec::new(),

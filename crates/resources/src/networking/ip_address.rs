@@ -1,22 +1,46 @@
 //! IPAddress: an address of a service, claimed.
 
-use crate::kind::{age_column, path_segment_name};
+use crate::addresses::address_faults;
+use crate::checks::{faults, immutable, required_text, segment};
+use crate::kind::age_column;
 use crate::{Column, Kind};
+use api::field::FieldPath;
 use k8s_openapi::api::networking::v1::IPAddress;
+
+const SPEC: FieldPath<'static> = FieldPath::root("spec");
 
 /// The rules of IPAddress.
 pub static KIND: Kind<IPAddress> = Kind {
-    name_rule: path_segment_name,
+    name_rule: |name, _| address_faults(name, true),
+    validate: |a, errors| {
+        let parent = &a.spec.parent_ref;
+        let at = SPEC.child("parentRef");
+        if let Some(group) = parent.group.as_deref().filter(|g| !g.is_empty()) {
+            faults(api::names::dns1123_subdomain(group), group, at.child("group"), errors);
+        }
+        required_text(&parent.resource, at.child("resource"), "", segment, errors);
+        required_text(&parent.name, at.child("name"), "", segment, errors);
+        if let Some(namespace) = parent.namespace.as_deref() {
+            faults(segment(namespace), namespace, at.child("namespace"), errors);
+        }
+    },
+    validate_update: |new, old, errors| {
+        immutable(&new.spec.parent_ref, &old.spec.parent_ref, SPEC.child("parentRef"), errors);
+    },
+    selectable: &[
+        "spec.parentRef.group",
+        "spec.parentRef.resource",
+        "spec.parentRef.namespace",
+        "spec.parentRef.name",
+    ],
     columns: &[
         Column::text("ParentRef", "What it belongs to.", |a: &IPAddress, _| {
-            let parent = a.spec.parent_ref.clone();
-            let parts = [
-                parent.group.unwrap_or_default(),
-                parent.resource,
-                parent.namespace.unwrap_or_default(),
-                parent.name,
-            ];
-            parts.iter().filter(|p| !p.is_empty()).cloned().collect::<Vec<_>>().join("/").into()
+            let parent = &a.spec.parent_ref;
+            let some = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+            let group = some(&parent.group).map(|g| format!(".{g}")).unwrap_or_default();
+            let namespace = some(&parent.namespace).map(|n| format!("/{n}")).unwrap_or_default();
+            format!("{}{namespace}/{}", format!("{}{group}", parent.resource).to_lowercase(), parent.name)
+                .into()
         }),
         age_column(),
     ],

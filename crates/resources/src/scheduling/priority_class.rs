@@ -17,9 +17,8 @@ pub static KIND: Kind<PriorityClass> = Kind {
         if new.value != old.value {
             errors.forbidden(FieldPath::root("value"), immutable);
         }
-        if new.preemption_policy != old.preemption_policy {
-            errors.forbidden(FieldPath::root("preemptionPolicy"), immutable);
-        }
+        let at = FieldPath::root("preemptionPolicy");
+        crate::checks::immutable(&new.preemption_policy, &old.preemption_policy, at, errors);
     },
     columns: &[
         Column::number("Value", "The priority.", |c: &PriorityClass, _| c.value.unwrap_or_default().into()),
@@ -36,7 +35,8 @@ pub static KIND: Kind<PriorityClass> = Kind {
             "PreemptionPolicy",
             "Whether its pods may push others aside.",
             |c: &PriorityClass, _| c.preemption_policy.clone().into(),
-        ),
+        )
+        .wide(),
     ],
     ..Kind::cluster("priorityclass", "priorityclasses").called(&["pc"], &[])
 };
@@ -49,10 +49,20 @@ fn validate(class: &PriorityClass, errors: &mut FieldErrors) {
     let value = class.value.unwrap_or_default();
     if name.starts_with("system-") {
         let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
-        if !known.contains(&(name, value)) {
+        let why = match known.iter().find(|(known, _)| *known == name) {
+            None => Some(format!("{name} is not a known system priority class")),
+            Some((_, fixed)) if *fixed != value => {
+                Some(format!("value of {name} PriorityClass must be {fixed}"))
+            }
+            Some(_) if class.global_default == Some(true) => {
+                Some(format!("globalDefault of {name} PriorityClass must be false"))
+            }
+            Some(_) => None,
+        };
+        if let Some(why) = why {
             errors.forbidden(
                 FieldPath::root("metadata").child("name"),
-                "priority class names with 'system-' prefix are reserved for system use only",
+                &format!("priority class names with 'system-' prefix are reserved for system use only. error: {why}"),
             );
         }
     } else if value > MAX_USER_VALUE {

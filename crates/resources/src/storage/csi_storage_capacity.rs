@@ -1,9 +1,34 @@
-//! CSIStorageCapacity.
+//! CSIStorageCapacity: how much room a storage class has left, seen from some nodes.
 
-use crate::Kind;
-use crate::kind::age_column;
+use crate::checks::{faults, immutable, label_selector, not_negative_amount};
+use crate::kind::subdomain_name;
+use crate::{Column, Kind};
+use api::field::FieldPath;
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 
 /// The rules of CSIStorageCapacity.
-pub static KIND: Kind<CSIStorageCapacity> =
-    Kind { columns: &[age_column()], ..Kind::namespaced("csistoragecapacity", "csistoragecapacities") };
+pub static KIND: Kind<CSIStorageCapacity> = Kind {
+    unconditional_update: false,
+    validate: |c, errors| {
+        label_selector(c.node_topology.as_ref(), FieldPath::root("nodeTopology"), errors);
+        let class = &c.storage_class_name;
+        faults(subdomain_name(class, false), class, FieldPath::root("storageClassName"), errors);
+        if let Some(capacity) = &c.capacity {
+            not_negative_amount(capacity, FieldPath::root("capacity"), errors);
+        }
+    },
+    validate_update: |new, old, errors| {
+        immutable(&new.node_topology, &old.node_topology, FieldPath::root("nodeTopology"), errors);
+        let at = FieldPath::root("storageClassName");
+        immutable(&new.storage_class_name, &old.storage_class_name, at, errors);
+    },
+    columns: &[
+        Column::text("StorageClassName", "The storage class.", |c: &CSIStorageCapacity, _| {
+            c.storage_class_name.clone().into()
+        }),
+        Column::text("Capacity", "The room that is left.", |c: &CSIStorageCapacity, _| {
+            c.capacity.as_ref().map_or_else(|| "<unset>".into(), |q| q.0.clone()).into()
+        }),
+    ],
+    ..Kind::namespaced("csistoragecapacity", "csistoragecapacities")
+};

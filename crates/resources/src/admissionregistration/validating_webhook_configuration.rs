@@ -1,0 +1,39 @@
+//! ValidatingWebhookConfiguration: webhooks that may refuse requests.
+
+use super::webhooks;
+use crate::kind::age_column;
+use crate::{Column, Kind};
+use k8s_openapi::api::admissionregistration::v1::{ValidatingWebhook, ValidatingWebhookConfiguration};
+
+/// The rules of ValidatingWebhookConfiguration.
+pub static KIND: Kind<ValidatingWebhookConfiguration> = Kind {
+    has_generation: true,
+    unconditional_update: false,
+    default: |c| {
+        for h in c.webhooks.iter_mut().flatten() {
+            let selectors = [&mut h.namespace_selector, &mut h.object_selector];
+            webhooks::default(
+                &mut h.failure_policy,
+                &mut h.match_policy,
+                selectors,
+                &mut h.timeout_seconds,
+                &mut h.rules,
+                &mut h.client_config,
+            );
+        }
+    },
+    validate: |c, errors| webhooks::validate(hooks(c), None, errors),
+    validate_update: |new, old, errors| webhooks::validate(hooks(new), Some(hooks(old)), errors),
+    columns: &[
+        Column::number("Webhooks", "How many webhooks it has.", |c: &ValidatingWebhookConfiguration, _| {
+            hooks(c).len().into()
+        }),
+        age_column(),
+    ],
+    ..Kind::cluster("validatingwebhookconfiguration", "validatingwebhookconfigurations")
+        .called(&[], &["api-extensions"])
+};
+
+fn hooks(c: &ValidatingWebhookConfiguration) -> &[ValidatingWebhook] {
+    c.webhooks.as_deref().unwrap_or_default()
+}
