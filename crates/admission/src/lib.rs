@@ -20,6 +20,7 @@ pub mod node_restriction;
 pub mod owner_references;
 pub mod persistent_volume_claim_resize;
 pub mod pod_node_selector;
+pub mod pod_resize;
 pub mod pod_security;
 pub mod pod_topology_labels;
 pub mod priority;
@@ -282,6 +283,7 @@ fn built_in(config: &Config) -> Result<Vec<Link>, ConfigError> {
         now(Box::new(default_ingress_class::DefaultIngressClass)),
         now(Box::new(deny_service_external_ips::DenyServiceExternalIps)),
         now(Box::new(pod_topology_labels::PodTopologyLabels)),
+        now(Box::new(pod_resize::PodResizeValidator)),
         Link::Later(Box::new(resource_quota::ResourceQuotas::new(config)?)),
         now(Box::new(always::Deny)),
     ])

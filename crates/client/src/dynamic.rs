@@ -178,7 +178,8 @@ impl Client {
         Ok(found)
     }
 
-    async fn get_path<R: serde::de::DeserializeOwned>(&self, path: &str) -> Result<R, Error> {
+    /// Reads what is at a path: lists and subresources of APIs that we have no types for.
+    pub async fn get_path<R: serde::de::DeserializeOwned>(&self, path: &str) -> Result<R, Error> {
         decode(path, &self.ask(Method::GET, path.into(), JSON, JSON, Bytes::new()).await?)
     }
 

@@ -313,6 +313,15 @@ impl Client {
         self.call(Method::POST, path.into(), JSON, encode(body)?).await
     }
 
+    /// Replaces what is at a path, such as a scale.
+    pub async fn put_path<B: Serialize, R: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<R, Error> {
+        self.call(Method::PUT, path.into(), JSON, encode(body)?).await
+    }
+
     /// Watches a collection from a resource version on, over one request: it ends when the server ends it.
     pub async fn watch<T: Object>(
         &self,

@@ -310,26 +310,17 @@ impl Options {
 }
 
 /// Upstream's controllers that are not ours (yet): naming them is no fault.
-const ELSEWHERE: [&str; 31] = [
+const ELSEWHERE: [&str; 22] = [
     "serviceaccount-token-controller",
     "endpointslice-mirroring-controller",
-    "resourcequota-controller",
-    "horizontal-pod-autoscaler-controller",
-    "disruption-controller",
-    "statefulset-controller",
-    "cronjob-controller",
     "podcertificaterequest-cleaner-controller",
     "ttl-controller",
     "device-taint-eviction-controller",
-    "persistentvolume-binder-controller",
     "persistentvolume-attach-detach-controller",
     "persistentvolume-expander-controller",
-    "persistentvolumeclaim-protection-controller",
-    "persistentvolume-protection-controller",
     "podgroup-protection-controller",
     "service-ca-certificate-publisher-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "ephemeral-volume-controller",
     "storageversion-garbage-collector-controller",
     "resourceclaim-controller",
     "resourcepoolstatusrequest-controller",

@@ -34,6 +34,8 @@ const ALL: &[Entry] = entries! {
     "persistentvolumeclaim-protection-controller" true crate::protection::run_claims,
     "persistentvolume-protection-controller" true crate::protection::run_volumes,
     "persistentvolume-binder-controller" true crate::binder::run,
+    "ephemeral-volume-controller" true crate::ephemeral::run,
+    "horizontal-pod-autoscaler-controller" true crate::horizontal::run,
     "bootstrap-signer-controller" false crate::bootstrap::run_signer,
     "token-cleaner-controller" false crate::bootstrap::run_cleaner,
     "endpoints-controller" true crate::endpoints::run_endpoints,

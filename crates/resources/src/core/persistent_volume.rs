@@ -43,7 +43,10 @@ pub static KIND: Kind<PersistentVolume> = Kind {
             },
         ),
         Column::text("Status", "Available, Bound, Released or Failed.", |o: &PersistentVolume, _| {
-            o.status.as_ref().and_then(|s| s.phase.clone()).into()
+            match o.metadata.deletion_timestamp {
+                Some(_) => "Terminating".into(),
+                None => o.status.as_ref().and_then(|s| s.phase.clone()).into(),
+            }
         }),
         Column::text("Claim", "The claim it is bound to.", |o: &PersistentVolume, _| {
             o.spec

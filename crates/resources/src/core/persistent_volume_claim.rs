@@ -25,7 +25,10 @@ pub static KIND: Kind<PersistentVolumeClaim> = Kind {
     },
     columns: &[
         Column::text("Status", "Pending, Bound or Lost.", |o: &PersistentVolumeClaim, _| {
-            o.status.as_ref().and_then(|s| s.phase.clone()).into()
+            match o.metadata.deletion_timestamp {
+                Some(_) => "Terminating".into(),
+                None => o.status.as_ref().and_then(|s| s.phase.clone()).into(),
+            }
         }),
         Column::text("Volume", "The volume it is bound to.", |o: &PersistentVolumeClaim, _| {
             o.spec.as_ref().and_then(|s| s.volume_name.clone()).unwrap_or_default().into()
