@@ -9,15 +9,20 @@ use crate::verbs::modify::{How, Made, modify};
 use crate::verbs::{self, create};
 use api::{GroupResource, Status};
 use auth::User;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resources::flowcontrol::bootstrap as flow;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The endpoints of the `kubernetes` service are looked after this often: upstream's reconciler.
 const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Claims on service addresses are looked through this often: upstream's repair loop.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(180);
 
 /// Makes what is missing, then keeps this server's address among the endpoints.
 pub async fn run(server: Arc<Server>) {
@@ -32,7 +37,17 @@ pub async fn run(server: Arc<Server>) {
     }
     server.health.bootstrapped.store(true, Ordering::Release);
     tracing::info!("the cluster's first objects are there");
+    let mut repaired = Instant::now();
     loop {
+        if let Err(e) = ready_service_cidr(&server).await {
+            tracing::warn!(error = %e, "the cluster's range of service addresses could not be said to be ready");
+        }
+        if repaired.elapsed() > REPAIR_INTERVAL {
+            repaired = Instant::now();
+            if let Err(e) = crate::services::repair(&server).await {
+                tracing::warn!(error = %e, "the claims on service addresses could not be looked through");
+            }
+        }
         let mandatory = flow_control().into_iter().filter(|(_, v)| {
             matches!(v.pointer("/metadata/name").and_then(Value::as_str), Some("exempt" | "catch-all"))
         });
@@ -239,6 +254,32 @@ async fn endpoints(server: &Arc<Server>) -> Result<(), Status> {
     });
     ensure(server, GroupResource::new("", "endpoints"), endpoints, "subsets").await?;
     ensure(server, GroupResource::new("discovery.k8s.io", "endpointslices"), slice, "endpoints").await
+}
+
+/// Says of the cluster's own ServiceCIDR that it is ready, unless it says so or otherwise already.
+async fn ready_service_cidr(server: &Arc<Server>) -> Result<(), Status> {
+    let resource = GroupResource::new("networking.k8s.io", "servicecidrs");
+    let Some(request) = request(server, &resource, "", "kubernetes") else { return Ok(()) };
+    let Some(cidr) = api::read::get::<ServiceCIDR>(&**server, "", "kubernetes") else { return Ok(()) };
+    let cidrs: Vec<String> =
+        server.options.service_cluster_ip_range.iter().map(ToString::to_string).collect();
+    let conditions = cidr.status.and_then(|s| s.conditions).unwrap_or_default();
+    let said = conditions.iter().any(|c| c.type_ == "Ready" && c.status != "Unknown");
+    let same = cidr.spec.and_then(|s| s.cidrs).is_some_and(|c| c == cidrs);
+    if said || !same || cidr.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let condition = json!({
+        "type": "Ready", "status": "True", "reason": "", "lastTransitionTime": Time(request.now),
+        "message": "Kubernetes default Service CIDR is ready",
+    });
+    let make = |old: &Value| {
+        let mut new = old.clone();
+        new["status"]["conditions"] = json!([condition]);
+        Ok(Made { value: new, applied: false })
+    };
+    let how = How { part: Some("status"), checked: true, manager: "kube-apiserver" };
+    modify(&request, how, &make).await.map(drop)
 }
 
 /// Makes an object, or brings `field` of it, and its ports, up to date.

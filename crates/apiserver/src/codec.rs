@@ -2,8 +2,9 @@
 //! its envelope, so that an upstream API server reads and writes the same data.
 
 use crate::cache::entry::canonical;
-use api::schema::Schema;
+use api::schema::{Schema, builtin};
 use bytes::Bytes;
+use resources::AnyKind;
 use serde_json::Value;
 use store::Store;
 
@@ -16,6 +17,7 @@ pub fn encode(
     value: &Value,
     json: &Bytes,
     schema: &Schema,
+    kind: &dyn AnyKind,
 ) -> Result<Bytes, api::protobuf::EncodeError> {
     // Custom resources are JSON in etcd too.
     if !store.shared_with_upstream() || schema.custom {
@@ -25,13 +27,26 @@ pub fn encode(
     if let Some(Value::Object(meta)) = value.get_mut("metadata") {
         meta.remove("resourceVersion");
     }
+    let (names, version) = (kind.names(), kind.stored_version());
+    if let Some(schema) = builtin().kind_of(names.group, version, names.kind).filter(|_| !version.is_empty())
+    {
+        value["apiVersion"] = format!("{}/{version}", names.group).into();
+        return api::protobuf::to_wire(&value, schema).map(Bytes::from);
+    }
     api::protobuf::to_wire(&value, schema).map(Bytes::from)
 }
 
 /// The canonical JSON of stored bytes, whichever encoding they are in.
-pub fn decode(stored: &Bytes, schema: &Schema) -> Result<Bytes, String> {
+pub fn decode(stored: &Bytes, schema: &Schema, kind: &dyn AnyKind) -> Result<Bytes, String> {
     if stored.starts_with(MAGIC) {
-        let value = api::protobuf::from_wire(stored, schema).map_err(|e| e.to_string())?;
+        let mut value = api::protobuf::from_wire(stored, schema).map_err(|e| e.to_string())?;
+        value["apiVersion"] = kind.names().gvk().api_version().into();
+        // What is not said in protobuf, such as an empty struct, is what it is by default.
+        api::json::default(&mut value, schema);
+        if let Ok(mut object) = kind.read(&value) {
+            kind.default(&mut object);
+            value = object.to_value().map_err(|e| e.to_string())?;
+        }
         return canonical(&value).map(Bytes::from).map_err(|e| e.to_string());
     }
     // JSON that we wrote is canonical; others may write members in another order.

@@ -168,7 +168,7 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
             Verbs::All => {
                 let path = kind.stored().prefix;
                 let stored_as = schema.clone();
-                let decode = Arc::new(move |bytes: &bytes::Bytes| codec::decode(bytes, &stored_as));
+                let decode = Arc::new(move |bytes: &bytes::Bytes| codec::decode(bytes, &stored_as, *kind));
                 let selectable = kind.selectable().iter().map(|s| Selectable::new(s, &schema)).collect();
                 let collection =
                     Arc::new(Collection::new(format!("{}{path}/", cache::ROOT), selectable, decode));

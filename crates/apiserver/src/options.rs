@@ -252,7 +252,8 @@ impl Options {
 
     /// The address other members reach this server under.
     pub fn advertised(&self) -> IpAddr {
-        let bound = Some(self.bind_address).filter(|a| !a.is_unspecified());
+        // Nobody else reaches a loopback address, and endpoints may have none.
+        let bound = Some(self.bind_address).filter(|a| !a.is_unspecified() && !a.is_loopback());
         self.advertise_address.or(bound).or_else(default_address).unwrap_or(IpAddr::from([127, 0, 0, 1]))
     }
 

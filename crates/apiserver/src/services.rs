@@ -9,9 +9,10 @@ use api::field::{FieldErrors, FieldPath};
 use api::object::Object;
 use api::{GroupKind, GroupResource, Status, read};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use rand::Rng;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Change, Commit, Durability, Expect, StoreError};
@@ -57,6 +58,26 @@ impl Allocator {
     pub fn new(options: &Options) -> Self {
         let ranges = options.service_cluster_ip_range.clone();
         Allocator { ranges, ports: options.service_node_port_range, choosing: Mutex::default() }
+    }
+
+    /// The ranges of the flags, and of those ServiceCIDRs besides that are ready.
+    fn ranges(&self, server: &Server) -> Vec<Cidr> {
+        let mut ranges = self.ranges.clone();
+        for cidr in read::list::<ServiceCIDR>(server, None) {
+            // Without a condition it counts as ready: nobody may look after it.
+            let conditions = cidr.status.and_then(|s| s.conditions).unwrap_or_default();
+            let ready = conditions.iter().find(|c| c.type_ == "Ready").is_none_or(|c| c.status == "True");
+            if !ready || cidr.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let more = cidr.spec.and_then(|s| s.cidrs).unwrap_or_default();
+            for range in more.iter().filter_map(|c| c.parse::<Cidr>().ok()) {
+                if !ranges.contains(&range) {
+                    ranges.push(range);
+                }
+            }
+        }
+        ranges
     }
 
     /// Claims what a new or changed service needs; nothing for other kinds.
@@ -112,11 +133,12 @@ impl Allocator {
         if wanted.is_empty() && !held.is_empty() {
             wanted.clone_from(&held);
         }
+        let ranges = self.ranges(&request.server);
         let dual = matches!(spec.ip_family_policy.as_deref(), Some("PreferDualStack" | "RequireDualStack"));
         let family = |c: &Cidr| if c.is_ipv4() { "IPv4" } else { "IPv6" };
         if wanted.first().map(String::as_str) == Some("None") {
             let families =
-                self.ranges.iter().take(if dual { 2 } else { 1 }).map(|c| family(c).to_string()).collect();
+                ranges.iter().take(if dual { 2 } else { 1 }).map(|c| family(c).to_string()).collect();
             spec.ip_families.get_or_insert(families);
             spec.ip_family_policy.get_or_insert_with(|| "SingleStack".into());
             (spec.cluster_ip, spec.cluster_ips) = (Some("None".into()), Some(vec!["None".into()]));
@@ -128,17 +150,18 @@ impl Allocator {
             };
             let given: Vec<String> = wanted.iter().filter_map(of).collect();
             if given.is_empty() {
-                self.ranges.first().map(|c| family(c).to_string()).into_iter().collect()
+                ranges.first().map(|c| family(c).to_string()).into_iter().collect()
             } else {
                 given
             }
         });
         if dual && families.len() == 1 {
-            families.extend(self.ranges.iter().map(|c| family(c).to_string()).find(|f| *f != families[0]));
+            families.extend(ranges.iter().map(|c| family(c).to_string()).find(|f| *f != families[0]));
         }
         let mut got = Vec::new();
         for (i, wants) in families.iter().enumerate() {
-            let Some(range) = self.ranges.iter().find(|c| family(c) == wants) else {
+            let fitting: Vec<&Cidr> = ranges.iter().filter(|c| family(c) == wants).collect();
+            if fitting.is_empty() {
                 let mut errors = FieldErrors::default();
                 errors.invalid(
                     FieldPath::root("spec").child("ipFamilies").index(i),
@@ -146,13 +169,13 @@ impl Allocator {
                     "not configured on this cluster",
                 );
                 return Err(invalid(owner.1, &errors));
-            };
+            }
             match wanted.get(i) {
                 Some(ip) if held.contains(ip) => got.push(ip.clone()),
                 Some(ip) => {
                     let address: IpAddr =
                         ip.parse().map_err(|_| bad_address(owner.1, i, ip, "must be a valid IP address"))?;
-                    if !range.contains(address) {
+                    if !fitting.iter().any(|r| r.contains(address)) {
                         return Err(bad_address(
                             owner.1,
                             i,
@@ -160,7 +183,7 @@ impl Allocator {
                             "failed to allocate IP: the provided IP is not in the valid range",
                         ));
                     }
-                    if !dry_run && !take_address(request, address, owner).await? {
+                    if !dry_run && !take_address(&request.server, request.now, address, owner).await? {
                         return Err(bad_address(
                             owner.1,
                             i,
@@ -172,7 +195,15 @@ impl Allocator {
                     got.push(address.to_string());
                 }
                 None => {
-                    let address = self.choose(request, range, owner, dry_run).await?;
+                    let mut found = None;
+                    for range in &fitting {
+                        found = self.choose(request, range, owner, dry_run).await?;
+                        if found.is_some() {
+                            break;
+                        }
+                    }
+                    let full = "failed to allocate a serviceIP: range is full";
+                    let address = found.ok_or_else(|| Status::internal(full))?;
                     claim.addresses.extend((!dry_run).then_some(address));
                     got.push(address.to_string());
                 }
@@ -194,22 +225,22 @@ impl Allocator {
         range: &Cidr,
         owner: (&str, &str),
         dry_run: bool,
-    ) -> Result<IpAddr, Status> {
+    ) -> Result<Option<IpAddr>, Status> {
         // The lower part of the range is left to those who ask for a certain address (KEP-3070).
         let (reserved, size) = (range.reserved(), range.size());
         for attempt in 0..TRIES {
             let low = if attempt < TRIES / 2 { reserved.min(size.saturating_sub(2)) } else { 1 };
             let address = range.nth(rand::rng().random_range(low..size.saturating_sub(1).max(low + 1)));
-            if dry_run || take_address(request, address, owner).await? {
-                return Ok(address);
+            if dry_run || take_address(&request.server, request.now, address, owner).await? {
+                return Ok(Some(address));
             }
         }
         for n in 1..size.saturating_sub(1).min(1 << 16) {
-            if take_address(request, range.nth(n), owner).await? {
-                return Ok(range.nth(n));
+            if take_address(&request.server, request.now, range.nth(n), owner).await? {
+                return Ok(Some(range.nth(n)));
             }
         }
-        Err(Status::internal("failed to allocate a serviceIP: range is full"))
+        Ok(None)
     }
 
     async fn node_ports(
@@ -327,12 +358,48 @@ fn bad_address(name: &str, i: usize, ip: &str, why: &str) -> Status {
     invalid(name, &errors)
 }
 
+/// A claim that no service has is given back once it is this old: its server ended before it was used.
+const ABANDONED: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// The label of addresses that this code claims.
+const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
+
+/// Gives back addresses whose service is gone, and claims those that a service has without a claim.
+pub async fn repair(server: &Server) -> Result<(), Status> {
+    let now = jiff::Timestamp::now();
+    let mut used: BTreeMap<String, (String, String)> = BTreeMap::new();
+    for service in read::list::<Service>(server, None) {
+        let owner = (
+            service.metadata.namespace.clone().unwrap_or_default(),
+            service.metadata.name.clone().unwrap_or_default(),
+        );
+        for address in service.spec.iter().flat_map(|s| s.cluster_ips.iter().flatten()) {
+            used.insert(address.clone(), owner.clone());
+        }
+    }
+    for claim in read::list::<IPAddress>(server, None) {
+        let meta = claim.metadata;
+        let ours = meta.labels.as_ref().and_then(|l| l.get(MANAGED_BY.0)).is_some_and(|v| v == MANAGED_BY.1);
+        let old = meta.creation_timestamp.is_some_and(|t| now.duration_since(t.0) > ABANDONED);
+        let name = meta.name.unwrap_or_default();
+        if used.remove(&name).is_none() && ours && old {
+            tracing::info!(address = %name, "no service has this address any more");
+            release_address(server, &name).await;
+        }
+    }
+    for (address, (namespace, name)) in used {
+        if let Ok(address) = address.parse() {
+            take_address(server, now, address, (&namespace, &name)).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn take_address(
-    request: &Request,
+    server: &Server,
+    now: jiff::Timestamp,
     address: IpAddr,
     (namespace, name): (&str, &str),
 ) -> Result<bool, Status> {
-    let server = &request.server;
     let resource = GroupResource::new("networking.k8s.io", "ipaddresses");
     let catalog = server.catalog();
     let resource = catalog.resource(&resource).ok_or_else(|| internal("ipaddresses are not served"))?;
@@ -340,13 +407,14 @@ async fn take_address(
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {
             "name": address.to_string(), "uid": crate::verbs::create::uid(),
-            "creationTimestamp": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(request.now),
-            "labels": {"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io", "ipaddress.kubernetes.io/ip-family": if address.is_ipv4() { "IPv4" } else { "IPv6" }},
+            "creationTimestamp": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now),
+            "labels": {MANAGED_BY.0: MANAGED_BY.1, "ipaddress.kubernetes.io/ip-family": if address.is_ipv4() { "IPv4" } else { "IPv6" }},
         },
         "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}},
     });
     let json = crate::cache::entry::canonical(&value).map_err(internal)?.into();
-    let stored = crate::codec::encode(&*server.store, &value, &json, &resource.schema).map_err(internal)?;
+    let stored = crate::codec::encode(&*server.store, &value, &json, &resource.schema, &*resource.kind)
+        .map_err(internal)?;
     let commit = Commit {
         key: format!("{ADDRESSES}{address}").into(),
         expect: Expect::Absent,

@@ -163,6 +163,8 @@ pub struct Kind<T: 'static> {
     pub verbs: Verbs,
     /// How it is kept.
     pub stored: Stored,
+    /// The version in which etcd has it, of the same form, where upstream has not moved to this one; or empty.
+    pub stored_version: &'static str,
     /// Whether there is a `status` subresource: then it alone changes `status`.
     pub has_status: bool,
     /// Whether `metadata.generation` counts changes of everything but metadata and status.
@@ -254,6 +256,7 @@ impl<T: k8s_openapi::Resource> Kind<T> {
             versions: &[],
             verbs: Verbs::All,
             stored: Stored { prefix, in_memory: false, ttl_seconds: 0 },
+            stored_version: "",
             has_status: false,
             has_generation: false,
             create_on_update: false,
@@ -345,6 +348,8 @@ pub trait AnyKind: Send + Sync {
     fn verbs(&self) -> Verbs;
     /// How it is kept.
     fn stored(&self) -> Stored;
+    /// See [`Kind::stored_version`].
+    fn stored_version(&self) -> &'static str;
     /// See [`Kind::has_status`].
     fn has_status(&self) -> bool;
     /// See [`Kind::has_generation`].
@@ -416,6 +421,9 @@ where
     }
     fn stored(&self) -> Stored {
         self.stored
+    }
+    fn stored_version(&self) -> &'static str {
+        self.stored_version
     }
     fn has_status(&self) -> bool {
         self.has_status

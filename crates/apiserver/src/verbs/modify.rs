@@ -64,7 +64,8 @@ pub async fn from_store(request: &Request, key: &str) -> Result<Option<Arc<Entry
 
 fn entry_of(request: &Request, kv: &store::KeyValue) -> Result<Arc<Entry>, Status> {
     let collection = request.resource.collection("update")?;
-    let json = crate::codec::decode(&kv.value, &request.resource.schema).map_err(internal)?;
+    let json = crate::codec::decode(&kv.value, &request.resource.schema, &*request.resource.kind)
+        .map_err(internal)?;
     let key = kv.key.strip_prefix(&*collection.prefix).unwrap_or(&kv.key);
     Entry::new(key.into(), kv.mod_revision, &json, &collection.selectable).map(Arc::new).map_err(internal)
 }

@@ -13,6 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 /// The rules of MutatingAdmissionPolicy.
 pub static KIND: Kind<MutatingAdmissionPolicy> = Kind {
     has_generation: true,
+    stored_version: "v1beta1",
     unconditional_update: false,
     default: |p| {
         let spec = p.spec.get_or_insert_default();

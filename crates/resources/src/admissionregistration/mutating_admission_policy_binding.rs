@@ -11,6 +11,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 /// The rules of MutatingAdmissionPolicyBinding.
 pub static KIND: Kind<MutatingAdmissionPolicyBinding> = Kind {
     has_generation: true,
+    stored_version: "v1beta1",
     unconditional_update: false,
     default: |b| policies::default_resources(b.spec.as_mut().and_then(|s| s.match_resources.as_mut())),
     validate,
