@@ -199,7 +199,7 @@ async fn make(server: &Arc<Server>, objects: Vec<(GroupResource, Value)>) -> Res
         let request = request(server, &resource, &text("/metadata/namespace"), &text("/metadata/name"))?;
         let there = request.resource.collection.as_ref().is_some_and(|c| c.get(&request.key()).is_some());
         (!there).then_some(async move {
-            match create::create_value(&request, value).await {
+            match create::create_value(&request, value, false).await {
                 Err(e) if !e.is_already_exists() => Err(e),
                 _ => Ok(()),
             }

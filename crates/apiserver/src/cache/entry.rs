@@ -32,6 +32,9 @@ impl Entry {
     ) -> Result<Self, serde_json::Error> {
         let mut plucked = pluck(stored, selectable)?;
         for (field, selectable) in plucked.fields.iter_mut().zip(selectable) {
+            if let (None, Some(other)) = (&field, &selectable.or) {
+                *field = pluck(stored, &[other])?.fields.pop().flatten();
+            }
             if field.is_none() {
                 field.clone_from(&selectable.zero);
             }

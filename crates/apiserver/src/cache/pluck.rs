@@ -11,21 +11,24 @@ pub struct Selectable {
     /// How selectors name it.
     pub name: String,
     path: String,
+    /// The path of what stands for it where it is absent.
+    pub or: Option<String>,
     /// What it is where it is absent; `None` for empty text.
     pub zero: Option<Box<str>>,
 }
 
 impl Selectable {
-    /// Reads `path` or `name=path`, with dots between the fields of `schema`.
+    /// Reads `path`, `name=path` or `name=path|other`, with dots between the fields of `schema`.
     pub fn new(text: &str, schema: &Schema) -> Self {
         let (name, path) = text.split_once('=').unwrap_or((text, text));
+        let (path, or) = path.split_once('|').map_or((path, None), |(p, o)| (p, Some(o.to_string())));
         let names: Vec<&str> = path.split('.').collect();
         let zero = match schema.at(&names).map(|s| &s.shape) {
             Some(Shape::Bool) => Some("false".into()),
             Some(Shape::Int32 | Shape::Int64) => Some("0".into()),
             _ => None,
         };
-        Selectable { name: name.into(), path: path.into(), zero }
+        Selectable { name: name.into(), path: path.into(), or, zero }
     }
 }
 

@@ -25,12 +25,12 @@ const MAX_PREFIX: usize = 63 - SUFFIX;
 pub async fn create(request: &Request, body: Bytes) -> Answer {
     request.resource.collection("create")?;
     let value = request.decode_own(&body)?;
-    let entry = create_value(request, value).await?;
+    let entry = create_value(request, value, false).await?;
     request.answer(201, &entry)
 }
 
-/// Makes an object of JSON that fits the schema.
-pub async fn create_value(request: &Request, mut value: Value) -> Result<Arc<Entry>, Status> {
+/// Makes an object of JSON that fits the schema. One that was `applied` says itself who owns its fields.
+pub async fn create_value(request: &Request, mut value: Value, applied: bool) -> Result<Arc<Entry>, Status> {
     let resource = &request.resource;
     if resource.kind.has_status()
         && let Value::Object(map) = &mut value
@@ -51,7 +51,7 @@ pub async fn create_value(request: &Request, mut value: Value) -> Result<Arc<Ent
             object.meta_mut().name =
                 Some(format!("{prefix}{}", api::names::random_suffix(&mut rand::rng(), SUFFIX)));
         }
-        match attempt(request, object.clone()).await {
+        match attempt(request, object.clone(), applied).await {
             Err(e) if generate && e.is_already_exists() => {}
             done => return done,
         }
@@ -77,7 +77,7 @@ pub fn check_scope(request: &Request, object: &mut Object) -> Result<(), Status>
     Ok(())
 }
 
-async fn attempt(request: &Request, mut object: Object) -> Result<Arc<Entry>, Status> {
+async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result<Arc<Entry>, Status> {
     let resource = &request.resource;
     let kind = &resource.kind;
     let name = object.meta().name.clone().unwrap_or_default();
@@ -110,8 +110,9 @@ async fn attempt(request: &Request, mut object: Object) -> Result<Arc<Entry>, St
     let dry_run = request.dry_run()?;
     let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
     let mut value = to_json(request, &object)?;
-    let manager = request.manager();
-    request.track(None, &mut value, "", &manager);
+    if !applied {
+        request.track(None, &mut value, "", &request.manager());
+    }
     let outcome = commit(request, &name, Expect::Absent, &value, dry_run).await;
     if outcome.is_err() {
         claim.undo(&request.server).await;

@@ -189,6 +189,6 @@ async fn create(request: &Request, config: &Value, manager: &str, force: bool) -
         return Err(Status::conflict(&request.face.group_resource, &request.info.name, why));
     }
     request.face.to_own(&mut value);
-    let entry = super::create::create_value(request, value).await?;
+    let entry = super::create::create_value(request, value, true).await?;
     request.answer(201, &entry)
 }

@@ -14,7 +14,7 @@ pub async fn update(request: &Request, body: Bytes, part: Option<&str>) -> Answe
     match modify(request, how, &make).await? {
         Some(outcome) => request.answer(200, &outcome.entry()),
         None if part.is_none() && request.resource.kind.create_on_update() => {
-            let entry = super::create::create_value(request, value).await?;
+            let entry = super::create::create_value(request, value, false).await?;
             request.answer(201, &entry)
         }
         None => Err(request.not_found()),

@@ -36,7 +36,7 @@ pub static KIND: Kind<Event> = Kind {
         "involvedObject.fieldPath",
         "reason",
         "reportingComponent",
-        "source=source.component",
+        "source=source.component|reportingComponent",
         "type",
     ],
     columns: &[
