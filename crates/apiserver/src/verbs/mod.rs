@@ -85,6 +85,7 @@ impl Request {
         accepted: Accepted,
     ) -> Self {
         let api_version = face.gvk.api_version();
+        let deprecated = face.facet.as_ref().map(|f| f.version.deprecated.to_string());
         Request {
             raw_query: None,
             api_version,
@@ -97,7 +98,7 @@ impl Request {
             face,
             accepted,
             now: Timestamp::now(),
-            warnings: Mutex::default(),
+            warnings: Mutex::new(deprecated.into_iter().filter(|text| !text.is_empty()).collect()),
             annotations: Mutex::default(),
         }
     }

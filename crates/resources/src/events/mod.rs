@@ -22,6 +22,7 @@ pub const V1: Version = Version {
             map.entry("eventTime").or_insert(Value::Null);
         }
     },
+    deprecated: "",
     selectable: &[
         ("reason", "reason"),
         ("regarding.kind", "involvedObject.kind"),
