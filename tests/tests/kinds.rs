@@ -174,6 +174,9 @@ fn owners_in_several_versions() {
     apply("two", new, true).expect("forced in v1");
     let refused = apply("one", &old("c"), false).expect_err("a conflict");
     assert!(refused.contains("conflict with \"two\": .spec.defaultBackend.service.name"), "{refused}");
+    apply("one", &old("b"), false).expect("both own it");
+    let less = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a, labels: {part: one}}\n";
+    apply("two", less, false).expect("what two gives up is still owned by one");
     let shown = cluster.kubectl(&["get", "ingresses.v1beta1.networking.k8s.io", "a", "-o", "json"]);
     let shown: Value = serde_json::from_str(&shown.expect("shown")).expect("JSON");
     assert_eq!(shown["spec"]["backend"], json!({"serviceName": "b", "servicePort": 80}));
