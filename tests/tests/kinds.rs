@@ -153,6 +153,35 @@ async fn statuses(client: &Client, info: &ResourceInfo) -> Vec<String> {
     names.filter_map(|n| n.strip_suffix("/status")).map(str::to_string).collect()
 }
 
+/// Someone applies in one version, someone else in another.
+#[test]
+fn owners_in_several_versions() {
+    let cluster = Cluster::start(Store::Embedded);
+    let old = |service: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1beta1\nkind: Ingress\nmetadata: {{name: a}}\nspec: {{backend: {{serviceName: {service}, servicePort: 80}}}}\n"
+        )
+    };
+    let new = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\nspec: {defaultBackend: {service: {name: b, port: {number: 80}}}}\n";
+    let apply = |manager: &str, text: &str, force: bool| {
+        let manager = format!("--field-manager={manager}");
+        let force = format!("--force-conflicts={force}");
+        cluster.kubectl_with(&["apply", "--server-side", &manager, &force, "-f", "-"], text)
+    };
+    apply("one", &old("a"), false).expect("made in v1beta1");
+    let refused = apply("two", new, false).expect_err("a conflict");
+    assert!(refused.contains("conflict with \"one\": .spec.backend.serviceName"), "{refused}");
+    apply("two", new, true).expect("forced in v1");
+    let refused = apply("one", &old("c"), false).expect_err("a conflict");
+    assert!(refused.contains("conflict with \"two\": .spec.defaultBackend.service.name"), "{refused}");
+    apply("one", &old("b"), false).expect("both own it");
+    let less = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a, labels: {part: one}}\n";
+    apply("two", less, false).expect("what two gives up is still owned by one");
+    let shown = cluster.kubectl(&["get", "ingresses.v1beta1.networking.k8s.io", "a", "-o", "json"]);
+    let shown: Value = serde_json::from_str(&shown.expect("shown")).expect("JSON");
+    assert_eq!(shown["spec"]["backend"], json!({"serviceName": "b", "servicePort": 80}));
+}
+
 fn kept(discovery: &Discovery) -> Vec<&ResourceInfo> {
     discovery.resources.iter().filter(|r| r.can(&["create", "get", "list", "update", "delete"])).collect()
 }

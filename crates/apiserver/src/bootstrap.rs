@@ -9,6 +9,7 @@ use crate::verbs::modify::{How, Made, modify};
 use crate::verbs::{self, create};
 use api::{GroupResource, Status};
 use auth::User;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resources::flowcontrol::bootstrap as flow;
@@ -53,6 +54,9 @@ pub async fn run(server: Arc<Server>) {
         });
         if let Err(e) = make(&server, mandatory.collect()).await {
             tracing::warn!(error = %e, "mandatory objects of flow control could not be made");
+        }
+        if let Err(e) = flow_schema_status(&server).await {
+            tracing::warn!(error = %e, "the states of flow schemas could not be told");
         }
         if let Err(e) = endpoints(&server).await {
             tracing::warn!(error = %e, "the endpoints of the kubernetes service could not be brought up to date");
@@ -254,6 +258,40 @@ async fn endpoints(server: &Arc<Server>) -> Result<(), Status> {
     });
     ensure(server, GroupResource::new("", "endpoints"), endpoints, "subsets").await?;
     ensure(server, GroupResource::new("discovery.k8s.io", "endpointslices"), slice, "endpoints").await
+}
+
+/// Says of every flow schema whether its priority level is there.
+async fn flow_schema_status(server: &Arc<Server>) -> Result<(), Status> {
+    let resource = GroupResource::new("flowcontrol.apiserver.k8s.io", "flowschemas");
+    for schema in api::read::list::<FlowSchema>(&**server, None) {
+        let level = schema.spec.map(|s| s.priority_level_configuration.name).unwrap_or_default();
+        let there = api::read::get::<PriorityLevelConfiguration>(&**server, "", &level).is_some();
+        let status = if there { "False" } else { "True" };
+        let conditions = schema.status.and_then(|s| s.conditions).unwrap_or_default();
+        let said = conditions.iter().find(|c| c.type_.as_deref() == Some("Dangling"));
+        if said.is_some_and(|c| c.status.as_deref() == Some(status)) {
+            continue;
+        }
+        let name = schema.metadata.name.unwrap_or_default();
+        let Some(request) = request(server, &resource, "", &name) else { return Ok(()) };
+        let (reason, end) =
+            if there { ("Found", "and it exists") } else { ("NotFound", "but there is no such object") };
+        let message =
+            format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} {end}");
+        let condition = json!({
+            "type": "Dangling", "status": status, "reason": reason, "message": message, "lastTransitionTime": Time(request.now),
+        });
+        let make = |old: &Value| {
+            let mut new = old.clone();
+            let kept = old.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+            let others = kept.filter(|c| c.get("type").is_none_or(|t| t != "Dangling")).cloned();
+            new["status"]["conditions"] = others.chain([condition.clone()]).collect();
+            Ok(Made { value: new, applied: false })
+        };
+        let manager = "api-priority-and-fairness-config-consumer-v1";
+        modify(&request, How { part: Some("status"), checked: true, manager }, &make).await?;
+    }
+    Ok(())
 }
 
 /// Says of the cluster's own ServiceCIDR that it is ready, unless it says so or otherwise already.

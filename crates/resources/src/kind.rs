@@ -147,6 +147,11 @@ pub struct Version {
     pub to_own: fn(&mut Value),
     /// The other way; nothing is lost on the way there and back.
     pub from_own: fn(&mut Value),
+    /// What is asked of objects that are made or changed through this version, beyond what the kind asks; they
+    /// are in the kind's own form.
+    pub check: Option<fn(new: &Value, old: Option<&Value>, errors: &mut FieldErrors)>,
+    /// What clients are told who still use it; empty where nothing is wrong with it.
+    pub deprecated: &'static str,
     /// Fields that selectors may name in this version, and their names in the kind's own.
     pub selectable: &'static [(&'static str, &'static str)],
 }

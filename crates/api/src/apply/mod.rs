@@ -318,7 +318,9 @@ fn merge(
             let left = pruned(object, &last.fields, &now, &entries, &schema);
             Some(versions.convert(&left, by.api_version)?.0)
         });
+        let whole = object.clone();
         object = there.unwrap_or_else(|| pruned(object, &last.fields, &set, &entries, schema));
+        object = with_owned_elsewhere(&whole, object, &entries, by);
     }
     let views = Views::new(base, &object, schema, by, &entries);
     let owned: Vec<(String, FieldSet)> = entries
@@ -373,6 +375,32 @@ fn pruned(merged: Value, last: &FieldSet, now: &FieldSet, others: &Entries, sche
     let mut out = merged;
     walk::remove(&mut out, &gone, schema);
     out
+}
+
+/// Puts back what others own who name their fields in other versions.
+fn with_owned_elsewhere(whole: &Value, mut left: Value, others: &Entries, by: &Author<'_>) -> Value {
+    let Some(versions) = by.versions else { return left };
+    let mut seen: Vec<&str> = vec![by.api_version];
+    for version in others.0.iter().map(|e| e.api_version.as_str()) {
+        if seen.contains(&version) {
+            continue;
+        }
+        seen.push(version);
+        let there = (versions.convert(whole, version), versions.convert(&left, version));
+        let (Some((whole, schema)), Some((less, _))) = there else { continue };
+        let mut owned = FieldSet::default();
+        others.0.iter().filter(|e| e.api_version == version).for_each(|e| owned.add(&e.fields));
+        let all_of = |v: &Value| walk::with_named(&walk::fields_of_live(v, &schema), &schema);
+        let mut gone = all_of(&whole);
+        gone.subtract(&all_of(&less));
+        gone.subtract(&walk::with_named(&owned, &schema));
+        let mut back = whole;
+        walk::remove(&mut back, &gone, &schema);
+        if let Some((back, _)) = versions.convert(&back, by.api_version).filter(|_| back != less) {
+            left = back;
+        }
+    }
+    left
 }
 
 /// What client-side apply last set and is still so.

@@ -101,6 +101,7 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
     let mut errors = FieldErrors::default();
     meta::validate(object.meta(), resource.namespaced, |n, p| kind.name_faults(n, p), &mut errors);
     kind.validate(&object, &mut errors);
+    request.check_face(&object, None, &mut errors)?;
     if !errors.is_empty() {
         return Err(Status::invalid(&group_kind(request), &name, &errors));
     }

@@ -20,6 +20,7 @@ use crate::negotiate::{Accepted, Format, body_format};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
 use admission::Operation;
+use api::field::FieldErrors;
 use api::object::Object;
 use api::schema::{Schema, SchemaRef};
 use api::{GroupVersionKind, Status};
@@ -85,6 +86,7 @@ impl Request {
         accepted: Accepted,
     ) -> Self {
         let api_version = face.gvk.api_version();
+        let deprecated = face.facet.as_ref().map(|f| f.version.deprecated.to_string());
         Request {
             raw_query: None,
             api_version,
@@ -97,7 +99,7 @@ impl Request {
             face,
             accepted,
             now: Timestamp::now(),
-            warnings: Mutex::default(),
+            warnings: Mutex::new(deprecated.into_iter().filter(|text| !text.is_empty()).collect()),
             annotations: Mutex::default(),
         }
     }
@@ -185,6 +187,20 @@ impl Request {
         let mut value = entry.value().map_err(internal)?;
         self.face.from_own(&mut value);
         entry.with_object(&value).map(Cow::Owned).map_err(internal)
+    }
+
+    /// Checks what the version that was asked for wants beyond its kind.
+    pub fn check_face(
+        &self,
+        new: &Object,
+        old: Option<&Object>,
+        errors: &mut FieldErrors,
+    ) -> Result<(), Status> {
+        if let Some(check) = self.face.facet.as_ref().and_then(|f| f.version.check) {
+            let old = old.map(Object::to_value).transpose().map_err(internal)?;
+            check(&new.to_value().map_err(internal)?, old.as_ref(), errors);
+        }
+        Ok(())
     }
 
     /// Writes down who owns the fields that differ between two objects as they are kept.

@@ -322,6 +322,9 @@ async fn check(
     meta::validate(new.meta(), resource.namespaced, |_, _| Vec::new(), &mut errors);
     meta::validate_update(new.meta(), old.meta(), &mut errors);
     resource.kind.validate_update(how.part, new, old, &mut errors);
+    if how.part.is_none() {
+        request.check_face(new, Some(old), &mut errors)?;
+    }
     if !errors.is_empty() {
         return Err(Status::invalid(&group_kind(request), &request.info.name, &errors));
     }

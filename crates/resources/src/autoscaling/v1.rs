@@ -24,6 +24,8 @@ pub(super) const V1: Version = Version {
     },
     to_own,
     from_own,
+    check: None,
+    deprecated: "",
     selectable: &[],
 };
 

@@ -32,6 +32,8 @@ pub(super) const V1BETA1: Version = Version {
             from_own(backend);
         }
     },
+    check: None,
+    deprecated: "networking.k8s.io/v1beta1 Ingress is deprecated in v1.19+, unavailable in v1.22+; use networking.k8s.io/v1 Ingress",
     selectable: &[],
 };
 
