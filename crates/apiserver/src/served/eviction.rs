@@ -8,9 +8,9 @@ use api::object::Object;
 use api::selector::LabelSelector;
 use api::{GroupResource, Status, read};
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use serde_json::{Value, json};
 
 /// Evicts the pod.
@@ -25,7 +25,8 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     let admission = request.admission(Operation::Create, "eviction", name, None);
     request.server.admission.admit(&admission, Some(&mut eviction)).await?;
     request.server.admission.validate(&admission, Some(&eviction)).await?;
-    let options = eviction.get::<Eviction>().and_then(|e| e.delete_options.clone()).unwrap_or_default();
+    let options: DeleteOptions =
+        eviction.get::<Eviction>().and_then(|e| e.delete_options.clone()).unwrap_or_default();
     let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let free =
@@ -51,12 +52,50 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
             spend(request, budget, &pod, dry_run).await?;
         }
     }
+    let options = if dry_run { options } else { say_why(request, options).await? };
     crate::verbs::delete::delete_one(request, &options, dry_run).await?;
     respond::value(
         request,
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
     )
+}
+
+/// Lets the pod's status say what ends it, which Jobs and others go by. The options still hold for the pod so changed.
+async fn say_why(request: &Request, mut options: DeleteOptions) -> Result<DeleteOptions, Status> {
+    let wanted = options.preconditions.clone().unwrap_or_default();
+    let make = |old: &Value| {
+        let mut pod: Pod = serde_json::from_value(old.clone()).map_err(internal)?;
+        let differs = |asked: &Option<String>, is: &Option<String>| asked.is_some() && asked != is;
+        if differs(&wanted.uid, &pod.metadata.uid)
+            || differs(&wanted.resource_version, &pod.metadata.resource_version)
+        {
+            let why = "the pod is another than the precondition asks for: it might have been deleted and made again, or modified";
+            return Err(Status::conflict(&request.resource.group_resource, &request.info.name, why));
+        }
+        let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+        let now = Time(request.now);
+        let since = conditions
+            .iter()
+            .find(|c| c.type_ == "DisruptionTarget" && c.status == "True")
+            .and_then(|c| c.last_transition_time.clone());
+        conditions.retain(|c| c.type_ != "DisruptionTarget");
+        conditions.push(PodCondition {
+            type_: "DisruptionTarget".into(),
+            status: "True".into(),
+            reason: Some("EvictionByEvictionAPI".into()),
+            message: Some("Eviction API: evicting".into()),
+            last_transition_time: since.or(Some(now)),
+            ..PodCondition::default()
+        });
+        Ok(Made { value: serde_json::to_value(pod).map_err(internal)?, applied: true })
+    };
+    let how = How { part: None, checked: false, manager: "kube-apiserver" };
+    let changed = modify(request, how, &make).await?.ok_or_else(|| request.not_found())?;
+    if let Some(p) = options.preconditions.as_mut().filter(|p| p.resource_version.is_some()) {
+        p.resource_version = Some(changed.entry().revision.to_string());
+    }
+    Ok(options)
 }
 
 /// Takes one disruption off the budget, or says that none is left.
