@@ -74,6 +74,8 @@ impl Handle {
 
 /// How soon a runtime is asked again that says of an ended container that it runs: its books follow its events.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a container that is being replaced counts as running.
+const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Starts a worker; `done` is told when it ends.
 pub fn spawn(cx: Arc<Context>, desired: Desired, done: Arc<Notify>) -> Handle {
@@ -146,6 +148,8 @@ struct Worker {
     probes: Probes,
     stage: Stage,
     job: Option<JoinHandle<JobEnd>>,
+    /// Since when the job replaces a container that ran.
+    replacing: Option<Instant>,
     retry: Retry,
     refresh_at: Option<Instant>,
     first_seen: jiff::Timestamp,
@@ -203,6 +207,7 @@ impl Worker {
             progress: Arc::default(),
             stage: Stage::Syncing,
             job: None,
+            replacing: None,
             retry: Retry::default(),
             refresh_at: Some(Instant::now()),
             first_seen: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default(),
@@ -256,7 +261,8 @@ impl Worker {
     fn next_wake(&self) -> Option<Instant> {
         let deadline = self.deadline();
         let idle = self.job.is_none() && matches!(self.stage, Stage::Syncing) && !self.retry.holds();
-        [self.retry.at, self.refresh_at.filter(|_| idle), deadline, self.ask_again()]
+        let told = self.replacing.map(|since| since + REPLACED_WITHIN).filter(|t| *t > Instant::now());
+        [self.retry.at, self.refresh_at.filter(|_| idle), deadline, self.ask_again(), told]
             .into_iter()
             .flatten()
             .chain(self.wake_from_backoff())
@@ -321,6 +327,7 @@ impl Worker {
 
     fn job_ended(&mut self, end: JobEnd) {
         self.job = None;
+        self.replacing = None;
         match end {
             JobEnd::Done => self.retry.worked(),
             JobEnd::Retry(at) => self.retry.failed(at),
@@ -417,6 +424,7 @@ impl Worker {
             progress: self.progress.clone(),
             poke: self.poke.clone(),
         };
+        self.replacing = job.steps.iter().any(|s| matches!(s, Step::Kill { .. })).then(Instant::now);
         self.job = Some(tokio::spawn(job.run().in_current_span()));
     }
 
@@ -543,6 +551,13 @@ impl Worker {
     }
 
     fn publish(&mut self, ended: bool) {
+        // A container that is replaced at once was never away, as far as others are told.
+        if !ended
+            && self.job.is_some()
+            && self.replacing.is_some_and(|since| since.elapsed() < REPLACED_WITHIN)
+        {
+            return;
+        }
         let ending = self.finished || !matches!(self.stage, Stage::Syncing);
         let probed: HashMap<_, _> = self.probes.verdicts();
         let waiting = self.progress.read();
