@@ -1,6 +1,6 @@
 //! Daemons that are started wrongly: each says in one line which flag or field is wrong, and exits.
 
-use ferrokube_tests::bin;
+use ferrokube_tests::{bin, free_port};
 use std::process::{Command, Stdio};
 
 const FILES: [(&str, &str); 4] = [
@@ -28,6 +28,7 @@ fn each_says_what_is_wrong() {
         for (name, _) in FILES {
             text = text.replace(&format!("{{{name}}}"), &dir.path().join(name).display().to_string());
         }
+        text = text.replace("{port}", &free_port().to_string());
         text.replace("{dir}", &dir.path().join("empty").display().to_string())
     };
     for case in include_str!("../data/bad_start.txt").lines().filter(|l| !l.starts_with('#')) {

@@ -41,12 +41,7 @@ pub fn decode(stored: &Bytes, schema: &Schema, kind: &dyn AnyKind) -> Result<Byt
     if stored.starts_with(MAGIC) {
         let mut value = api::protobuf::from_wire(stored, schema).map_err(|e| e.to_string())?;
         value["apiVersion"] = kind.names().gvk().api_version().into();
-        // What is not said in protobuf, such as an empty struct, is what it is by default.
-        api::json::default(&mut value, schema);
-        if let Ok(mut object) = kind.read(&value) {
-            kind.default(&mut object);
-            value = object.to_value().map_err(|e| e.to_string())?;
-        }
+        api::json::omit_zeros(&mut value, schema);
         return canonical(&value).map(Bytes::from).map_err(|e| e.to_string());
     }
     // JSON that we wrote is canonical; others may write members in another order.

@@ -1,25 +1,33 @@
-//! Zeros that upstream holds by value and does not print: `taints: []`, `hostNetwork: false`. They go, so that an
-//! object reads the same whichever store it came from.
+//! Zeros as Go prints them, so that an object reads the same whichever store and server it came from: what upstream
+//! holds by value is left out (`taints: []`, `hostNetwork: false`), but for structs, which are there even if they
+//! are empty (`status: {}`).
 
 use super::defaults::is_zero;
 use crate::schema::{Schema, Shape};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-/// Takes out the fields that say nothing. What a custom resource holds is its author's business.
+/// Takes out the fields that say nothing, and puts in the structs. What a custom resource holds is its author's
+/// business.
 pub fn omit_zeros(value: &mut Value, schema: &Schema) {
     if schema.custom {
         return;
     }
     match (&schema.shape, value) {
-        (Shape::Struct(s), Value::Object(map)) => map.retain(|name, v| {
-            let Some(field) = s.field(name) else { return true };
-            if v.is_object() || v.is_array() {
-                omit_zeros(v, &field.schema);
+        (Shape::Struct(s), Value::Object(map)) => {
+            for field in s.fields.iter().filter(|f| !f.pointer && f.schema.as_struct().is_some()) {
+                if !map.contains_key(&*field.name) {
+                    map.insert(field.name.to_string(), Value::Object(Map::new()));
+                }
             }
-            // A struct held by value is printed even if it is empty.
-            let optional = !field.pointer && !field.always && !field.required;
-            !(optional && is_zero(v) && field.schema.as_struct().is_none())
-        }),
+            map.retain(|name, v| {
+                let Some(field) = s.field(name) else { return true };
+                if v.is_object() || v.is_array() {
+                    omit_zeros(v, &field.schema);
+                }
+                let optional = !field.pointer && !field.always && !field.required;
+                !(optional && is_zero(v) && field.schema.as_struct().is_none())
+            });
+        }
         (Shape::Map(item), Value::Object(map)) => map.values_mut().for_each(|v| omit_zeros(v, item)),
         (Shape::List(list), Value::Array(items)) => {
             items.iter_mut().for_each(|v| omit_zeros(v, &list.item));
@@ -87,15 +95,28 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_says_nothing_goes() {
-        let node = builtin().kind(&GroupVersionKind::new("", "v1", "Node")).unwrap();
-        let mut value = json!({"spec": {"taints": [], "unschedulable": false, "podCIDR": ""}, "metadata": {"labels": {}}});
-        omit_zeros(&mut value, node);
-        assert_eq!(value, json!({"spec": {}, "metadata": {}}));
-        let claim = builtin().kind(&GroupVersionKind::new("", "v1", "PersistentVolumeClaim")).unwrap();
-        let mut value =
-            json!({"spec": {"storageClassName": "", "selector": {"matchLabels": {}}, "resources": {}}});
-        omit_zeros(&mut value, claim);
-        assert_eq!(value, json!({"spec": {"storageClassName": "", "selector": {}, "resources": {}}}));
+    fn zeros_are_as_go_prints_them() {
+        let table = [
+            (
+                "Pod",
+                json!({"spec": {"hostNetwork": false, "nodeSelector": {}, "nodeName": "", "containers": [{"name": "c", "command": []}]}}),
+                json!({"metadata": {}, "spec": {"containers": [{"name": "c", "resources": {}}]}, "status": {}}),
+            ),
+            (
+                "PersistentVolumeClaim",
+                json!({"spec": {"storageClassName": "", "selector": {"matchLabels": {}}}}),
+                json!({"metadata": {}, "spec": {"storageClassName": "", "selector": {}, "resources": {}}, "status": {}}),
+            ),
+            (
+                "Service",
+                json!({"metadata": {"name": "s"}}),
+                json!({"metadata": {"name": "s"}, "spec": {}, "status": {"loadBalancer": {}}}),
+            ),
+        ];
+        for (kind, mut value, want) in table {
+            let schema = builtin().kind(&GroupVersionKind::new("", "v1", kind)).unwrap();
+            omit_zeros(&mut value, schema);
+            assert_eq!(value, want);
+        }
     }
 }
