@@ -1,15 +1,18 @@
-//! Claims and volumes that are deleted stay while they are used: this takes their finalizer when they are not.
-//! Watches claims and the pods that use them; and volumes.
+//! Claims, volumes and attributes classes that are deleted stay while they are used: this takes their finalizer when
+//! they are not. Watches claims and the pods that use them; volumes; classes and the claims and volumes that name them.
 
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
 use client::{Client, Controller, ListParams, Lister, Object, ObjectExt};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 
 const CLAIMS: &str = "persistentvolumeclaim-protection-controller";
 const VOLUMES: &str = "persistentvolume-protection-controller";
 const OF_CLAIM: &str = "kubernetes.io/pvc-protection";
 const OF_VOLUME: &str = "kubernetes.io/pv-protection";
+const CLASSES: &str = "volumeattributesclass-protection-controller";
+const OF_CLASS: &str = "kubernetes.io/vac-protection";
 const BY_CLAIM: &str = "claim";
 
 /// The claims a pod uses: those it names, and those made for it.
@@ -105,6 +108,63 @@ pub async fn run_volumes(ctx: Context) {
                 match (volume.is_deleting(), has(&*volume, OF_VOLUME)) {
                     (true, true) if !bound => set(&client, &*volume, OF_VOLUME, false).await?,
                     (false, false) => set(&client, &*volume, OF_VOLUME, true).await?,
+                    _ => {}
+                }
+                Ok(None)
+            }
+        })
+        .await;
+}
+
+/// The classes a claim names: the one it wants, the one it has and the one on its way.
+fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    let status = claim.status.as_ref();
+    let target = status.and_then(|s| s.modify_volume_status.as_ref());
+    [
+        claim.spec.as_ref().and_then(|s| s.volume_attributes_class_name.as_deref()),
+        status.and_then(|s| s.current_volume_attributes_class_name.as_deref()),
+        target.and_then(|t| t.target_volume_attributes_class_name.as_deref()),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn class_of_volume(volume: &PersistentVolume) -> Option<&str> {
+    volume.spec.as_ref()?.volume_attributes_class_name.as_deref()
+}
+
+/// Looks after attributes classes.
+pub async fn run_classes(ctx: Context) {
+    let client = ctx.client("volumeattributesclass-protection-controller");
+    let all = ctx.informers.informer::<VolumeAttributesClass>();
+    let claims = ctx.informers.informer::<PersistentVolumeClaim>();
+    let volumes = ctx.informers.informer::<PersistentVolume>();
+    let (lister, users, held) = (all.lister(), claims.lister(), volumes.lister());
+    Controller::new(CLASSES)
+        .each(&all)
+        .on(&claims, |event, queue| {
+            for claim in event.old().into_iter().chain([event.object()]) {
+                classes_of_claim(claim).for_each(|c| queue.add(ObjectKey::new("", c)));
+            }
+        })
+        .on(&volumes, |event, queue| {
+            for volume in event.old().into_iter().chain([event.object()]) {
+                class_of_volume(volume).into_iter().for_each(|c| queue.add(ObjectKey::new("", c)));
+            }
+        })
+        .run(ctx.workers(CLASSES, 1), ctx.shutdown, move |key| {
+            let (client, class) = (client.clone(), lister.get("", &key.name));
+            let (users, held) = (users.clone(), held.clone());
+            async move {
+                let Some(class) = class else { return Outcome::Ok(None) };
+                let name = class.name();
+                let used = || {
+                    users.list().iter().any(|c| classes_of_claim(c).any(|n| n == name))
+                        || held.list().iter().any(|v| class_of_volume(v) == Some(name))
+                };
+                match (class.is_deleting(), has(&*class, OF_CLASS)) {
+                    (true, true) if !used() => set(&client, &*class, OF_CLASS, false).await?,
+                    (false, false) => set(&client, &*class, OF_CLASS, true).await?,
                     _ => {}
                 }
                 Ok(None)

@@ -33,6 +33,7 @@ const ALL: &[Entry] = entries! {
     "resourcequota-controller" true crate::resourcequota::run,
     "persistentvolumeclaim-protection-controller" true crate::protection::run_claims,
     "persistentvolume-protection-controller" true crate::protection::run_volumes,
+    "volumeattributesclass-protection-controller" true crate::protection::run_classes,
     "persistentvolume-binder-controller" true crate::binder::run,
     "ephemeral-volume-controller" true crate::ephemeral::run,
     "horizontal-pod-autoscaler-controller" true crate::horizontal::run,

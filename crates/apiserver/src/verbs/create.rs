@@ -38,6 +38,7 @@ pub async fn create_value(request: &Request, mut value: Value, applied: bool) ->
         map.remove("status");
     }
     api::json::default(&mut value, &resource.schema);
+    api::json::omit_zeros(&mut value, &resource.schema);
     let mut object = resource.kind.read(&value)?;
     check_scope(request, &mut object)?;
     let generate = object.meta().name.as_ref().is_none_or(String::is_empty)

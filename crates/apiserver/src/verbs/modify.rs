@@ -138,6 +138,7 @@ async fn attempt(
             _ => {}
         }
         api::json::default(&mut value, &resource.schema);
+        api::json::omit_zeros(&mut value, &resource.schema);
         let mut new = kind.read(&value)?;
         super::create::check_scope(request, &mut new)?;
         kind.default(&mut new);
