@@ -50,6 +50,8 @@ pub struct Config {
     pub terminated_pods: usize,
     /// `--max-endpoints-per-slice`.
     pub max_endpoints_per_slice: usize,
+    /// `--mirroring-max-endpoints-per-subset`.
+    pub mirroring_max_endpoints_per_subset: usize,
     /// `--concurrent-*-syncs`, by the controller's name, where it is not the default.
     pub workers: HashMap<&'static str, usize>,
 }
@@ -76,6 +78,7 @@ impl Default for Config {
             large_cluster_size: 50,
             terminated_pods: 12500,
             max_endpoints_per_slice: 100,
+            mirroring_max_endpoints_per_subset: 1000,
             workers: HashMap::new(),
         }
     }

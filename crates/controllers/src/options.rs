@@ -157,6 +157,10 @@ options! {
     terminated_pod_gc_threshold: usize = "12500",
     /// Endpoints in one slice
     max_endpoints_per_slice: usize = "100",
+    /// How many addresses of a subset of Endpoints are mirrored
+    mirroring_max_endpoints_per_subset: usize = "1000",
+    /// Workers
+    mirroring_concurrent_service_endpoint_syncs: usize = "5",
     /// Whether objects without owners are deleted
     [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] enable_garbage_collector: bool = "true",
     /// Workers
@@ -242,6 +246,7 @@ impl Options {
             large_cluster_size: self.large_cluster_size_threshold,
             terminated_pods: self.terminated_pod_gc_threshold,
             max_endpoints_per_slice: self.max_endpoints_per_slice,
+            mirroring_max_endpoints_per_subset: self.mirroring_max_endpoints_per_subset,
             workers: self.workers(),
         })
     }
@@ -300,6 +305,7 @@ impl Options {
             ("replicaset-controller", self.concurrent_replicaset_syncs),
             ("replicationcontroller-controller", self.concurrent_rc_syncs),
             ("endpointslice-controller", self.concurrent_service_endpoint_syncs),
+            ("endpointslice-mirroring-controller", self.mirroring_concurrent_service_endpoint_syncs),
             ("statefulset-controller", self.concurrent_statefulset_syncs),
             ("ttl-after-finished-controller", self.concurrent_ttl_after_finished_syncs),
             ("resourcequota-controller", self.concurrent_resource_quota_syncs),
@@ -310,9 +316,8 @@ impl Options {
 }
 
 /// Upstream's controllers that are not ours (yet): naming them is no fault.
-const ELSEWHERE: [&str; 22] = [
+const ELSEWHERE: [&str; 21] = [
     "serviceaccount-token-controller",
-    "endpointslice-mirroring-controller",
     "podcertificaterequest-cleaner-controller",
     "ttl-controller",
     "device-taint-eviction-controller",

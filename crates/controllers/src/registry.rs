@@ -41,6 +41,7 @@ const ALL: &[Entry] = entries! {
     "token-cleaner-controller" false crate::bootstrap::run_cleaner,
     "endpoints-controller" true crate::endpoints::run_endpoints,
     "endpointslice-controller" true crate::endpoints::run_slices,
+    "endpointslice-mirroring-controller" true crate::endpoints::run_mirror,
     "garbage-collector-controller" true crate::gc::run,
     "certificatesigningrequest-approving-controller" true crate::csr::run_approver,
     "certificatesigningrequest-signing-controller" true crate::csr::run_signer,

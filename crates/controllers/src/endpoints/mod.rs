@@ -1,10 +1,12 @@
 //! Which pods a service reaches: as EndpointSlices, and as Endpoints for those who still read them.
 
 mod legacy;
+mod mirror;
 mod slices;
 mod slices_plan;
 
 pub use legacy::run as run_endpoints;
+pub use mirror::run as run_mirror;
 pub use slices::run as run_slices;
 
 use crate::common::pods;

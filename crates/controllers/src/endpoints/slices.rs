@@ -7,7 +7,7 @@ use crate::common::{delete_uid, gone_is_fine};
 use crate::serviceaccount::ignore_lost_race;
 use crate::{Context, Outcome};
 use api::ObjectKey;
-use client::{Client, Controller, Event, Lister, ObjectExt};
+use client::{Client, Controller, Event, Lister, ObjectExt, WorkQueue};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::sync::Arc;
@@ -27,8 +27,9 @@ struct Slices {
     most: usize,
 }
 
-fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let service = slice.label(SERVICE_NAME).filter(|_| slice.label(MANAGED_BY) == Some(MANAGER))?;
+/// The key of what a manager's slice is made from: the service, and Endpoints are named as it is.
+pub(super) fn key_of(slice: &EndpointSlice, manager: &str) -> Option<ObjectKey> {
+    let service = slice.label(SERVICE_NAME).filter(|_| slice.label(MANAGED_BY) == Some(manager))?;
     Some(ObjectKey::new(slice.namespace(), service))
 }
 
@@ -37,7 +38,7 @@ pub async fn run(ctx: Context) {
     let client = ctx.client(NAME);
     let (services, pods) = (ctx.informers.informer::<Service>(), ctx.pods());
     let (slices, nodes) = (ctx.informers.informer::<EndpointSlice>(), ctx.informers.informer::<Node>());
-    slices.index(BY_SERVICE, |s| service_key(s).map(|k| k.to_string()).into_iter().collect());
+    slices.index(BY_SERVICE, |s| key_of(s, MANAGER).map(|k| k.to_string()).into_iter().collect());
     let expected = Arc::new(Expectations::default());
     let this = Arc::new(Slices {
         client,
@@ -52,17 +53,7 @@ pub async fn run(ctx: Context) {
     Controller::new(NAME)
         .each(&services)
         .on(&pods, move |event, queue| on_pod(event, queue, &known))
-        .on(&slices, move |event, queue| {
-            for slice in event.old().into_iter().chain([event.object()]) {
-                let Some(key) = service_key(slice) else { continue };
-                match event {
-                    Event::Added(_) => expected.created(&key, 1),
-                    Event::Deleted(_) => expected.deleted(&key, slice.uid()),
-                    Event::Updated(..) => {}
-                }
-                queue.add(key);
-            }
-        })
+        .on(&slices, move |event, queue| observe(event, queue, &expected, MANAGER))
         .on(&nodes, move |event, queue| {
             let moved = event.old().is_none_or(|old| old.label(ZONE) != event.object().label(ZONE));
             if moved && event.old().is_some() {
@@ -88,41 +79,68 @@ impl Slices {
         }
         let selected = selected(&service, &self.pods);
         let zone = |node: &str| self.nodes.get("", node)?.label(ZONE).map(String::from);
-        let Changes { create, update, delete } = plan(&service, &selected, &there, self.most, zone);
-        if create.is_empty() && update.is_empty() && delete.is_empty() {
-            return Ok(None);
-        }
-        let uid = |s: &Arc<EndpointSlice>| s.uid().to_string();
-        self.expected.expect(&key, create.len(), delete.iter().map(uid));
-        let mut undone = create.len();
-        let result = async {
-            for slice in &create {
-                let made = self.client.create(slice).await;
-                if made.is_ok() {
-                    undone -= 1;
-                }
-                ignore_lost_race(made)?;
-            }
-            for slice in &update {
-                self.client.update(slice).await?;
-            }
-            for slice in &delete {
-                let options = delete_uid(slice.uid());
-                let deleted =
-                    self.client.delete::<EndpointSlice>(slice.namespace(), slice.name(), &options).await;
-                if deleted.is_err() {
-                    self.expected.deleted(&key, slice.uid());
-                }
-                gone_is_fine(deleted)?;
-            }
-            Ok::<_, client::Error>(())
-        }
-        .await;
-        self.expected.created(&key, undone);
-        if result.is_err() {
-            delete.iter().for_each(|s| self.expected.deleted(&key, s.uid()));
-        }
-        result?;
+        let changes = plan(&service, &selected, &there, self.most, zone);
+        write(&self.client, &self.expected, &key, &changes).await?;
         Ok(None)
     }
+}
+
+/// Leads a slice's event to what its manager made it from.
+pub(super) fn observe(
+    event: &Event<EndpointSlice>,
+    queue: &WorkQueue<ObjectKey>,
+    expected: &Expectations,
+    manager: &str,
+) {
+    for slice in event.old().into_iter().chain([event.object()]) {
+        let Some(key) = key_of(slice, manager) else { continue };
+        match event {
+            Event::Added(_) => expected.created(&key, 1),
+            Event::Deleted(_) => expected.deleted(&key, slice.uid()),
+            Event::Updated(..) => {}
+        }
+        queue.add(key);
+    }
+}
+
+/// Writes what has to be written, and expects to see it.
+pub(super) async fn write(
+    client: &Client,
+    expected: &Expectations,
+    key: &ObjectKey,
+    Changes { create, update, delete }: &Changes,
+) -> Result<(), client::Error> {
+    if create.is_empty() && update.is_empty() && delete.is_empty() {
+        return Ok(());
+    }
+    let uid = |s: &Arc<EndpointSlice>| s.uid().to_string();
+    expected.expect(key, create.len(), delete.iter().map(uid));
+    let mut undone = create.len();
+    let result = async {
+        for slice in create {
+            let made = client.create(slice).await;
+            if made.is_ok() {
+                undone -= 1;
+            }
+            ignore_lost_race(made)?;
+        }
+        for slice in update {
+            client.update(slice).await?;
+        }
+        for slice in delete {
+            let options = delete_uid(slice.uid());
+            let deleted = client.delete::<EndpointSlice>(slice.namespace(), slice.name(), &options).await;
+            if deleted.is_err() {
+                expected.deleted(key, slice.uid());
+            }
+            gone_is_fine(deleted)?;
+        }
+        Ok(())
+    }
+    .await;
+    expected.created(key, undone);
+    if result.is_err() {
+        delete.iter().for_each(|s| expected.deleted(key, s.uid()));
+    }
+    result
 }
