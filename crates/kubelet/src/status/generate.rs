@@ -3,6 +3,7 @@
 use super::conditions;
 use crate::plan::Probed;
 use crate::pod::{self, Kind, PodExt};
+use crate::resize::{self, Allocation, Pending};
 use crate::runtime::observed::{Container as Seen, Observed, State};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
@@ -26,6 +27,10 @@ pub struct Inputs<'a> {
     pub probed: &'a HashMap<String, Probed>,
     /// Who waits for what.
     pub waiting: &'a Waiting,
+    /// What containers were given.
+    pub actuated: &'a Allocation,
+    /// How far a change of that is.
+    pub resize: &'a Resize,
     /// The pod is ending, and its containers do not come back.
     pub ending: bool,
     /// Nothing of the pod runs any more.
@@ -40,6 +45,21 @@ pub struct Inputs<'a> {
     pub runtime_name: &'a str,
     /// Now.
     pub now: jiff::Timestamp,
+}
+
+/// How far a change of what containers may use is.
+#[derive(Clone, Debug, Default)]
+pub struct Resize {
+    /// It waits, and why.
+    pub pending: Option<Pending>,
+    /// Containers are being changed: for which generation, and what was in the way.
+    pub in_progress: Option<(i64, Option<String>)>,
+}
+
+/// The generation that containers were being changed for when the status was made.
+pub fn resizing(status: &PodStatus) -> Option<i64> {
+    let found = status.conditions.iter().flatten().find(|c| c.type_ == "PodResizeInProgress")?;
+    Some(found.observed_generation.unwrap_or_default())
 }
 
 /// Makes the status.
@@ -201,7 +221,8 @@ fn container(i: &Inputs<'_>, kind: Kind, c: &Container, old: Option<&ContainerSt
                         && s.started == Some(true)
                         && matches!(kind, Kind::Regular | Kind::Sidecar)
                         && !i.ended;
-                    s.resources = c.resources.clone();
+                    let has = i.actuated.containers.get(&c.name).or(c.resources.as_ref());
+                    s.resources = has.map(|has| resize::reported(has, now.resources.as_ref()));
                     ContainerState {
                         running: Some(ContainerStateRunning { started_at: time(now.started_at) }),
                         ..Default::default()
@@ -430,6 +451,8 @@ mod tests {
             seen: &seen,
             probed: &probed,
             waiting: &waiting,
+            actuated: &Allocation::default(),
+            resize: &Resize::default(),
             ending,
             ended: false,
             failed: None,
