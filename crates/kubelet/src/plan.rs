@@ -211,7 +211,7 @@ fn must_die(i: &Inputs<'_>, c: &Container, s: &Seen) -> Option<(String, bool)> {
     let probed = i.probed.get(&s.id).copied().unwrap_or_default();
     if !s.hash.is_empty() && s.hash != container_hash(c) {
         Some((format!("Container {} definition changed", c.name), true))
-    } else if resize::change(c, i.actuated) == Change::Restart {
+    } else if resize::change(i.pod, c, i.actuated) == Change::Restart {
         Some((format!("Container {} resize requires restart", c.name), true))
     } else if probed.liveness_failed {
         Some((format!("Container {} failed liveness probe", c.name), false))
@@ -319,7 +319,8 @@ fn init_containers(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) -> bool {
                 let why = if !s.hash.is_empty() && s.hash != container_hash(c) {
                     Some("definition changed")
                 } else {
-                    (resize::change(c, i.actuated) == Change::Restart).then_some("resize requires restart")
+                    (resize::change(i.pod, c, i.actuated) == Change::Restart)
+                        .then_some("resize requires restart")
                 };
                 if let Some(why) = why {
                     kill(i, p, c, Kind::Init, s, (format!("Init container {} {why}", c.name), true));

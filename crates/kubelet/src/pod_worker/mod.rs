@@ -15,7 +15,7 @@ use crate::runtime::observed::{self, Observed, State};
 use crate::status::generate::{self, Waiting};
 use crate::volumes;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -165,6 +165,8 @@ struct Worker {
     probes: Probes,
     stage: Stage,
     job: Option<JoinHandle<JobEnd>>,
+    /// The containers the job starts.
+    starting: HashSet<String>,
     /// Since when the job replaces a container that ran.
     replacing: Option<Instant>,
     retry: Retry,
@@ -226,6 +228,7 @@ impl Worker {
             progress: Arc::default(),
             stage: Stage::Syncing,
             job: None,
+            starting: HashSet::new(),
             replacing: None,
             retry: Retry::default(),
             refresh_at: Some(Instant::now()),
@@ -350,6 +353,7 @@ impl Worker {
 
     fn job_ended(&mut self, end: JobEnd) {
         self.job = None;
+        self.starting.clear();
         self.replacing = None;
         match end {
             JobEnd::Done => self.retry.worked(),
@@ -411,7 +415,7 @@ impl Worker {
     async fn sync(&mut self) {
         self.probes.follow(&self.cx, &self.pod, &self.seen);
         let p = self.plan();
-        for (name, until) in &p.backing_off {
+        for (name, until) in p.backing_off.iter().filter(|(name, _)| !self.starting.contains(*name)) {
             self.note_backoff(name, *until);
         }
         for c in self.seen.containers.iter().filter(|c| c.state == State::Running) {
@@ -451,6 +455,11 @@ impl Worker {
             progress: self.progress.clone(),
             poke: self.poke.clone(),
         };
+        let started = job.steps.iter().filter_map(|s| match s {
+            Step::Start { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        self.starting = started.collect();
         self.replacing = job.steps.iter().any(|s| matches!(s, Step::Kill { .. })).then(Instant::now);
         self.job = Some(tokio::spawn(job.run().in_current_span()));
     }
@@ -460,7 +469,7 @@ impl Worker {
         let generation = self.pod.metadata.generation.unwrap_or_default();
         if is_unfinished(&self.pod, &self.seen, &self.cx.records.actuated(self.pod.uid())) {
             self.resizing.get_or_insert(generation);
-        } else if self.resizing.take().is_some() {
+        } else if self.job.is_none() && self.resizing.take().is_some() {
             self.progress.resize(None);
             let text = summary("completed", &self.pod, "");
             self.cx.events.pod(&self.pod, "Normal", "ResizeCompleted", &text);

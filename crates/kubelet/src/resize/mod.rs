@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -125,12 +125,14 @@ pub enum Change {
 }
 
 /// What it takes to give a running container what it is allocated.
-pub fn change(c: &Container, actuated: &Allocation) -> Change {
+pub fn change(pod: &Pod, c: &Container, actuated: &Allocation) -> Change {
     let Some(has) = actuated.containers.get(&c.name) else { return Change::None };
     let differs = |name: &str| {
-        let amount = |l: Option<&Resources>| quantity::of(l, name);
-        let of = |r: &ResourceRequirements| (amount(r.requests.as_ref()), amount(r.limits.as_ref()));
-        c.resources.as_ref().map(of).unwrap_or_default() != of(has)
+        let request = |r: &ResourceRequirements| quantity::of(r.requests.as_ref(), name);
+        let wants = c.resources.as_ref();
+        wants.map(request).unwrap_or_default() != request(has)
+            || resources::limit(pod.spec().resources.as_ref(), wants, name)
+                != resources::limit(actuated.pod.as_ref(), Some(has), name)
     };
     let changed: Vec<&str> = ["cpu", "memory"].into_iter().filter(|n| differs(n)).collect();
     let restarts = c
@@ -153,7 +155,7 @@ pub fn changes<'a>(
 ) -> Vec<(&'a Container, String, Change)> {
     let running = |c: &'a Container| {
         let s = seen.container(&c.name).filter(|s| s.state == State::Running)?;
-        let what = change(c, actuated);
+        let what = change(pod, c, actuated);
         (what != Change::None).then(|| (c, s.id.clone(), what))
     };
     let mut all: Vec<_> = pod.containers().filter_map(|(_, c)| running(c)).collect();
@@ -299,17 +301,27 @@ pub fn summary(what: &str, pod: &Pod, error: &str) -> String {
     }
 }
 
-/// What a pod as a whole asks for, as its status has it.
-pub fn pod_requests(pod: &Pod) -> Resources {
-    let mut names: Vec<&String> = pod
-        .containers()
-        .filter_map(|(_, c)| c.resources.as_ref())
-        .chain(pod.spec().resources.as_ref())
-        .flat_map(|r| r.requests.iter().flatten())
-        .map(|(name, _)| name)
-        .collect();
-    names.sort();
-    names.dedup();
+/// What a pod as a whole is allocated, and what it was given, as its status has them.
+pub fn of_whole(pod: &Pod, actuated: &Allocation) -> (Resources, ResourceRequirements) {
+    let mut given = actuated.clone();
+    given.pod = given.pod.or_else(|| pod.spec().resources.clone());
+    let given = given.applied(&Arc::new(pod.clone()));
+    let limit = |name: &str| pod::limits(given.spec(), name).filter(|a| !a.is_zero());
+    let limits: Resources =
+        [("cpu", limit("cpu").map(Amount::cpu)), ("memory", limit("memory").map(Amount::memory))]
+            .into_iter()
+            .filter_map(|(name, q)| Some((name.to_owned(), q?)))
+            .collect();
+    let some = |l: Resources| Some(l).filter(|l| !l.is_empty());
+    let requests = some(requests(&given));
+    (self::requests(pod), ResourceRequirements { claims: None, limits: some(limits), requests })
+}
+
+fn requests(pod: &Pod) -> Resources {
+    let lists =
+        pod.containers().filter_map(|(_, c)| c.resources.as_ref()).chain(pod.spec().resources.as_ref());
+    let names: BTreeSet<&String> =
+        lists.flat_map(|r| r.requests.iter().flatten()).map(|(name, _)| name).collect();
     let text = |name: &str, a: Amount| -> Quantity {
         match name {
             "cpu" => a.cpu(),
@@ -365,12 +377,16 @@ mod tests {
             let old = pod(json!([{"name": "a", "resources": resources(has)}]));
             let new = pod(json!([{"name": "a", "resources": resources(wants), "resizePolicy": policy}]));
             let actuated = Allocation::of(&old);
-            assert_eq!(change(&new.spec().containers[0], &actuated), want, "{has} -> {wants} {policies}");
+            assert_eq!(
+                change(&new, &new.spec().containers[0], &actuated),
+                want,
+                "{has} -> {wants} {policies}"
+            );
             assert_eq!(actuated.is_of(&new), want == Change::None, "{has} -> {wants}");
             assert!(actuated.is_of(&actuated.applied(&Arc::new(new))));
         }
         let unknown = pod(json!([{"name": "a", "resources": resources("1/1 1Mi/1Mi")}]));
-        assert_eq!(change(&unknown.spec().containers[0], &Allocation::default()), Change::None);
+        assert_eq!(change(&unknown, &unknown.spec().containers[0], &Allocation::default()), Change::None);
     }
 
     #[test]
@@ -445,6 +461,36 @@ mod tests {
             let got = check_memory(&new, &updates, &actuated, &now, &wanted, &used);
             assert_eq!(got.err().unwrap_or_default(), want);
         }
+    }
+
+    #[test]
+    fn a_pod_as_a_whole() {
+        let two = |a: &str| {
+            pod(json!([
+                {"name": "a", "resources": resources(a)},
+                {"name": "b", "resources": resources("500m/1 1Gi/1Gi")},
+            ]))
+        };
+        let (allocated, given) = of_whole(&two("1/2 1Gi/2Gi"), &Allocation::of(&two("250m/1 1Gi/1Gi")));
+        assert_eq!(json!(allocated), json!({"cpu": "1500m", "memory": "2Gi"}));
+        assert_eq!(json!(given), resources("750m/2 2Gi/2Gi"));
+        let none = of_whole(&pod(json!([{"name": "a"}])), &Allocation::default());
+        assert_eq!(none, (Resources::new(), ResourceRequirements::default()));
+    }
+
+    #[test]
+    fn limits_of_the_pod_hold_for_containers_without() {
+        let of = |limit: &str| {
+            let mut p = pod(json!([{"name": "a"}, {"name": "b", "resources": resources("1/1 1Mi/1Mi")}]));
+            let whole = json!({"limits": {"cpu": limit}});
+            p.spec.get_or_insert_default().resources =
+                Some(serde_json::from_value(whole).unwrap_or_else(|e| panic!("{e}")));
+            p
+        };
+        let (old, new) = (of("2"), of("3"));
+        let got: Vec<Change> =
+            new.spec().containers.iter().map(|c| change(&new, c, &Allocation::of(&old))).collect();
+        assert_eq!(got, [Change::Update, Change::None]);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::resize::{self, Allocation, Pending};
 use crate::runtime::observed::{Container as Seen, Observed, State};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, ResourceRequirements,
+    VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::HashMap;
@@ -145,6 +146,9 @@ pub fn generate(i: &Inputs<'_>) -> PodStatus {
     let some = |v: Vec<ContainerStatus>| (!v.is_empty()).then_some(v);
     s.init_container_statuses = some(init);
     s.container_statuses = some(regular);
+    let (allocated, given) = resize::of_whole(pod, i.actuated);
+    s.allocated_resources = Some(allocated).filter(|a| !a.is_empty());
+    s.resources = Some(given).filter(|g| *g != ResourceRequirements::default());
     s.ephemeral_container_statuses = some(ephemeral);
     s
 }
@@ -251,10 +255,7 @@ fn container(i: &Inputs<'_>, kind: Kind, c: &Container, old: Option<&ContainerSt
                 }
                 State::Unknown => waits(default_reason, ""),
             };
-            s.resources = s
-                .resources
-                .or_else(|| c.resources.clone())
-                .filter(|r| r.limits.is_some() || r.requests.is_some());
+            s.resources = s.resources.or_else(|| c.resources.clone()).or_else(|| Some(Default::default()));
             s.allocated_resources =
                 c.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty());
             s.state = Some(state);
