@@ -34,11 +34,23 @@ pub struct Rejection {
 }
 
 fn no(reason: impl Into<String>, message: impl Into<String>) -> Result<(), Rejection> {
-    Err(Rejection { reason: reason.into(), message: format!("Pod was rejected: {}", message.into()) })
+    Err(Rejection { reason: reason.into(), message: message.into() })
 }
 
-/// Checks a pod against the node and the pods that are here already.
+/// Checks a new pod against the node and the pods that are here already.
 pub fn admit(
+    config: &Config,
+    pod: &Pod,
+    others: &[Arc<Pod>],
+    allocatable: &Resources,
+    labels: &BTreeMap<String, String>,
+) -> Result<(), Rejection> {
+    fits(config, pod, others, allocatable, labels)
+        .map_err(|r| Rejection { message: format!("Pod was rejected: {}", r.message), ..r })
+}
+
+/// Whether a pod, new or not, fits beside the others.
+pub fn fits(
     config: &Config,
     pod: &Pod,
     others: &[Arc<Pod>],

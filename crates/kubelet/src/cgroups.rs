@@ -42,6 +42,10 @@ pub enum CgroupError {
     },
 }
 
+/// Microseconds in a period unless told otherwise.
+const PERIOD: i64 = 100_000;
+/// From here on a number of bytes is no bound.
+const UNBOUNDED: i64 = i64::MAX - 0xf_ffff;
 /// Controllers that pods need under version 2.
 const V2_CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "io"];
 
@@ -128,6 +132,31 @@ impl Cgroups {
         if self.enabled { self.apply(&self.pod_parts(qos, uid), limits) } else { Ok(()) }
     }
 
+    /// What a pod's cgroup has now.
+    pub fn pod_cgroup(&self, qos: Qos, uid: &str) -> PodCgroup {
+        let parts = self.pod_parts(qos, uid);
+        let dir = |controller: &str| self.controller(controller).map(|m| self.dir(m, &parts));
+        let (Some(cpu), Some(memory)) = (dir("cpu"), dir("memory")) else { return PodCgroup::default() };
+        match &self.hierarchy {
+            Hierarchy::V1(_) => PodCgroup {
+                shares: bound(&cpu.join("cpu.shares")).unwrap_or(2),
+                quota: bound(&cpu.join("cpu.cfs_quota_us")),
+                period: bound(&cpu.join("cpu.cfs_period_us")).unwrap_or(PERIOD),
+                memory: bound(&memory.join("memory.limit_in_bytes")),
+            },
+            Hierarchy::V2(_) => {
+                let max = std::fs::read_to_string(cpu.join("cpu.max")).unwrap_or_default();
+                let period = max.split_whitespace().nth(1).and_then(|p| p.parse().ok());
+                PodCgroup {
+                    shares: shares(bound(&cpu.join("cpu.weight")).unwrap_or(1)),
+                    quota: bound(&cpu.join("cpu.max")),
+                    period: period.unwrap_or(PERIOD),
+                    memory: bound(&memory.join("memory.max")),
+                }
+            }
+        }
+    }
+
     /// Removes a pod's cgroup and what is below it. Processes left there keep it: that is an error.
     pub fn remove_pod(&self, qos: Qos, uid: &str) -> Result<(), CgroupError> {
         if !self.enabled {
@@ -191,15 +220,24 @@ impl Cgroups {
                 }
                 if let Some(cpu) = self.controller("cpu").map(|m| self.dir(m, parts)) {
                     write(&cpu.join("cpu.shares"), l.shares)?;
-                    if let Some((quota, period)) = l.quota {
-                        write(&cpu.join("cpu.cfs_period_us"), period)?;
-                        write(&cpu.join("cpu.cfs_quota_us"), quota)?;
+                    match l.quota {
+                        Some((quota, period)) => {
+                            write(&cpu.join("cpu.cfs_period_us"), period)?;
+                            write(&cpu.join("cpu.cfs_quota_us"), quota)?;
+                        }
+                        None if bound(&cpu.join("cpu.cfs_quota_us")).is_some() => {
+                            write(&cpu.join("cpu.cfs_quota_us"), -1)?
+                        }
+                        None => {}
                     }
                 }
-                if let (Some(memory), Some(bytes)) =
-                    (self.controller("memory").map(|m| self.dir(m, parts)), l.memory)
-                {
-                    write(&memory.join("memory.limit_in_bytes"), bytes)?;
+                if let Some(memory) = self.controller("memory").map(|m| self.dir(m, parts)) {
+                    let file = memory.join("memory.limit_in_bytes");
+                    match l.memory {
+                        Some(bytes) => write(&file, bytes)?,
+                        None if bound(&file).is_some() => write(&file, -1)?,
+                        None => {}
+                    }
                 }
                 if let (Some(pids), Some(n)) = (self.controller("pids").map(|m| self.dir(m, parts)), l.pids) {
                     write(&pids.join("pids.max"), n)?;
@@ -209,13 +247,18 @@ impl Cgroups {
                 let dir = self.dir(mount, parts);
                 make(&dir)?;
                 delegate(mount, &dir);
-                // shares of 2..262144 onto weights of 1..10000, as runc does
-                write(&dir.join("cpu.weight"), 1 + (l.shares - 2) * 9999 / 262_142)?;
-                if let Some((quota, period)) = l.quota {
-                    write(&dir.join("cpu.max"), format!("{quota} {period}"))?;
+                write(&dir.join("cpu.weight"), weight(l.shares))?;
+                match l.quota {
+                    Some((quota, period)) => write(&dir.join("cpu.max"), format!("{quota} {period}"))?,
+                    None if bound(&dir.join("cpu.max")).is_some() => write(&dir.join("cpu.max"), "max")?,
+                    None => {}
                 }
-                if let Some(bytes) = l.memory {
-                    write(&dir.join("memory.max"), bytes)?;
+                match l.memory {
+                    Some(bytes) => write(&dir.join("memory.max"), bytes)?,
+                    None if bound(&dir.join("memory.max")).is_some() => {
+                        write(&dir.join("memory.max"), "max")?
+                    }
+                    None => {}
                 }
                 if let Some(n) = l.pids {
                     write(&dir.join("pids.max"), n)?;
@@ -276,6 +319,25 @@ impl Cgroups {
     }
 }
 
+/// What a pod's cgroup has as bounds; what is absent is unbounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodCgroup {
+    /// Processor shares.
+    pub shares: i64,
+    /// Processor time per period, in microseconds.
+    pub quota: Option<i64>,
+    /// The period.
+    pub period: i64,
+    /// Bytes of memory.
+    pub memory: Option<i64>,
+}
+
+impl Default for PodCgroup {
+    fn default() -> Self {
+        PodCgroup { shares: 2, quota: None, period: PERIOD, memory: None }
+    }
+}
+
 /// What a cgroup has used, as far as the kernel tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -328,6 +390,23 @@ fn read_mounts(table: &str) -> Option<Hierarchy> {
         return Some(Hierarchy::V1(v1));
     }
     v2.map(Hierarchy::V2)
+}
+
+/// Shares of 2..262144 onto weights of 1..10000, as runc does.
+fn weight(shares: i64) -> i64 {
+    1 + (shares - 2) * 9999 / 262_142
+}
+
+/// The least shares that have this weight.
+fn shares(weight: i64) -> i64 {
+    2 + ((weight - 1) * 262_142 + 9998) / 9999
+}
+
+/// The first number of a file, if it bounds anything: version 1 writes the largest that is whole pages for none.
+fn bound(path: &Path) -> Option<i64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let n = text.split_whitespace().next()?.parse::<i64>().ok()?;
+    (0..UNBOUNDED).contains(&n).then_some(n)
 }
 
 fn make(dir: &Path) -> Result<(), CgroupError> {
@@ -392,6 +471,24 @@ mod tests {
         assert!(matches!(read_mounts(v1), Some(Hierarchy::V1(l)) if l.len() == 2));
         assert_eq!(read_mounts("cgroup2 /c cgroup2 rw 0 0"), Some(Hierarchy::V2("/c".into())));
         assert_eq!(read_mounts("proc /proc proc rw 0 0"), None);
+    }
+
+    #[test]
+    fn bounds_are_read_back() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let limits = |quota, memory| PodLimits { shares: 1024, quota, memory, pids: None };
+        let v1 = Hierarchy::V1(vec![(vec!["cpu".into(), "memory".into()], dir.path().join("1"))]);
+        for hierarchy in [v1, Hierarchy::V2(dir.path().join("2"))] {
+            let c = Cgroups::new(hierarchy, CgroupDriver::Cgroupfs, "", true);
+            assert_eq!(c.pod_cgroup(Qos::Burstable, "u"), PodCgroup::default());
+            for (quota, memory) in [(Some((5000, 50_000)), Some(4096)), (None, None)] {
+                c.set_up_pod(Qos::Burstable, "u", &limits(quota, memory))?;
+                let got = c.pod_cgroup(Qos::Burstable, "u");
+                assert_eq!((got.quota, got.memory), (quota.map(|q| q.0), memory));
+                assert_eq!(weight(got.shares), weight(1024));
+            }
+        }
+        Ok(())
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::exits::Exits;
 use crate::images::Images;
 use crate::objects::Objects;
 use crate::quantity::{self, Amount, Resources};
+use crate::resize::records::Records;
 use crate::sources::mirror::Mirrors;
 use crate::status::manager::StatusManager;
 use cri::Runtime;
@@ -31,6 +32,8 @@ pub struct Context {
     pub images: Images,
     /// Cgroups of pods.
     pub cgroups: Cgroups,
+    /// What pods were allocated and given.
+    pub records: Records,
     /// What the API shows of static pods.
     pub mirrors: Arc<Mirrors>,
     /// What the API is told of pods.

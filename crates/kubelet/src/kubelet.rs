@@ -10,6 +10,7 @@ use crate::node::{capacity, facts, housekeeping, lease, register};
 use crate::objects::Objects;
 use crate::pods::{Pods, Source};
 use crate::quantity;
+use crate::resize::records::Records;
 use crate::server::Server;
 use crate::server::auth::Gate;
 use crate::server::tls::{ServingCertificate, TlsError};
@@ -98,6 +99,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         labels: RwLock::new(register::own_labels(&config)),
         addresses: RwLock::new(addresses.clone()),
         runtime_name: RwLock::new("containerd".into()),
+        records: Records::new(config.root_dir.join("pods")),
         config,
         runtime,
         cgroups,

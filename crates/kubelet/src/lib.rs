@@ -21,6 +21,7 @@ pub mod pod_worker;
 pub mod pods;
 pub mod probes;
 pub mod quantity;
+pub mod resize;
 pub mod runtime;
 pub mod server;
 pub mod sources;

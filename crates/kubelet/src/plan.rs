@@ -1,6 +1,7 @@
 //! What a pod needs next, worked out from the pod and what the runtime has of it. No I/O, no clock.
 
 use crate::pod::{self, Kind, PodExt};
+use crate::resize::{self, Allocation, Change};
 use crate::runtime::labels::container_hash;
 use crate::runtime::observed::{Container as Seen, Observed, State};
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -38,6 +39,8 @@ pub enum Step {
     },
     /// Remove what is left of a container, so that its name is free.
     Remove(String),
+    /// Change what running containers and the pod as a whole may use.
+    Resize,
     /// Start a container.
     Start {
         /// What kind.
@@ -110,6 +113,8 @@ pub struct Inputs<'a> {
     pub seen: &'a Observed,
     /// What probes say, by container id.
     pub probed: &'a HashMap<String, Probed>,
+    /// What containers were given.
+    pub actuated: &'a Allocation,
     /// Who waits.
     pub backoff: &'a Backoff,
     /// The clock that `backoff` goes by.
@@ -128,7 +133,18 @@ pub fn ended_at(c: &Seen, now: Instant, now_nanos: i64) -> Instant {
 pub fn plan(i: &Inputs<'_>) -> Plan {
     let mut p = Plan::default();
     match usable_sandbox(i) {
-        Some(sandbox) => in_sandbox(i, &sandbox, &mut p),
+        Some(sandbox) => {
+            in_sandbox(i, &sandbox, &mut p);
+            if !p.finished && resize::is_unfinished(i.pod, i.seen, i.actuated) {
+                p.steps.push(Step::Resize);
+                // what goes makes room, and what comes needs it
+                p.steps.sort_by_key(|s| match s {
+                    Step::Start { .. } => 2,
+                    Step::Resize => 1,
+                    _ => 0,
+                });
+            }
+        }
         None => new_sandbox(i, &mut p),
     }
     p
@@ -195,6 +211,8 @@ fn must_die(i: &Inputs<'_>, c: &Container, s: &Seen) -> Option<(String, bool)> {
     let probed = i.probed.get(&s.id).copied().unwrap_or_default();
     if !s.hash.is_empty() && s.hash != container_hash(c) {
         Some((format!("Container {} definition changed", c.name), true))
+    } else if resize::change(i.pod, c, i.actuated) == Change::Restart {
+        Some((format!("Container {} resize requires restart", c.name), true))
     } else if probed.liveness_failed {
         Some((format!("Container {} failed liveness probe", c.name), false))
     } else if probed.startup_failed {
@@ -298,15 +316,14 @@ fn init_containers(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) -> bool {
         }
         match seen {
             Some(s) if s.state == State::Running => {
-                if !s.hash.is_empty() && s.hash != container_hash(c) {
-                    kill(
-                        i,
-                        p,
-                        c,
-                        Kind::Init,
-                        s,
-                        (format!("Init container {} definition changed", c.name), true),
-                    );
+                let why = if !s.hash.is_empty() && s.hash != container_hash(c) {
+                    Some("definition changed")
+                } else {
+                    (resize::change(i.pod, c, i.actuated) == Change::Restart)
+                        .then_some("resize requires restart")
+                };
+                if let Some(why) = why {
+                    kill(i, p, c, Kind::Init, s, (format!("Init container {} {why}", c.name), true));
                 }
                 return false;
             }
@@ -334,7 +351,8 @@ mod tests {
     use crate::runtime::observed::Sandbox;
     use serde_json::json;
 
-    /// Containers are written `name state[:exit][!]`, with `!` for a failed liveness probe.
+    /// Containers are written `name state[:exit][!]`, with `!` for a failed liveness probe; then `old` if it is of an
+    /// earlier sandbox, or `small` if it was given nothing.
     fn check(spec: serde_json::Value, sandboxes: &[bool], containers: &[&str], want: &str) {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec}))
             .unwrap_or_else(|e| panic!("{e}"));
@@ -387,6 +405,14 @@ mod tests {
             pod: &pod,
             seen: &seen,
             probed: &probed,
+            actuated: &Allocation {
+                pod: None,
+                containers: containers
+                    .iter()
+                    .filter(|c| c.ends_with(" small"))
+                    .filter_map(|c| Some((c.split(' ').next()?.to_owned(), Default::default())))
+                    .collect(),
+            },
             backoff: &backoff,
             now: Instant::now(),
             now_nanos: 0,
@@ -399,6 +425,7 @@ mod tests {
                 Step::CreateSandbox(n) => format!("sandbox {n}"),
                 Step::Kill { name, .. } => format!("kill {name}"),
                 Step::Remove(id) => format!("remove {id}"),
+                Step::Resize => "resize".into(),
                 Step::Start { name, restarts, .. } => format!("start {name} {restarts}"),
             })
             .collect();
@@ -430,6 +457,23 @@ mod tests {
         check(once.clone(), &[false], &["a exited:1", "b exited"], "finished");
         check(once.clone(), &[false], &[], "sandbox 1, start a 0, start b 0");
         check(once, &[true], &["a running!", "b running"], "kill a");
+        let wants = json!({"requests": {"cpu": "1"}});
+        let restart = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+        let grown = json!({"restartPolicy": "Never", "initContainers": [{"name": "s", "restartPolicy": "Always", "resources": wants, "resizePolicy": restart}],
+            "containers": [{"name": "a", "resources": wants}, {"name": "b", "resources": wants, "resizePolicy": restart}]});
+        check(
+            grown.clone(),
+            &[true],
+            &["s running", "a running small", "b running small"],
+            "kill b, resize, start b 1",
+        );
+        check(
+            grown.clone(),
+            &[true],
+            &["s running small", "a running", "b running"],
+            "kill s, resize, start s 1",
+        );
+        check(grown, &[true], &["s running", "a exited small", "b running"], "");
         check(failing.clone(), &[true], &["a exited:1"], "start a 1");
         check(failing, &[true], &["a exited:0"], "finished");
         check(init.clone(), &[], &[], "sandbox 0, start i 0");

@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::pod::PodExt;
 use crate::pod_worker::{self, Desired, End, Handle};
+use crate::resize::{self, Allocation, Pending, Waiting};
 use crate::runtime::labels::names;
 use crate::runtime::observed::Observed;
 use cri::events::{Event as RuntimeEvent, What};
@@ -10,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
@@ -28,6 +29,8 @@ struct State {
     workers: HashMap<String, (Source, Handle)>,
     /// Static pods that wait for an earlier one of their name to end.
     waiting: BTreeMap<api::ObjectKey, Arc<Pod>>,
+    /// Pods whose change is not allocated, by uid.
+    resizes: HashMap<String, Waiting>,
     ready: HashSet<Source>,
     /// Static pods that ran when the kubelet started: their uids and names.
     leftovers: Vec<(String, api::ObjectKey)>,
@@ -87,20 +90,15 @@ impl Pods {
         for p in pods {
             self.update(source, p.clone());
         }
-        self.lock().ready.insert(source);
+        self.mark_ready(source);
     }
 
     /// Takes one pod as it should be now.
     pub fn update(&self, source: Source, pod: Arc<Pod>) {
         let mut s = self.lock();
-        if let Some((_, h)) = s.workers.get(pod.uid()) {
-            h.desired.send_if_modified(|d| {
-                let changed = *d.pod != *pod;
-                if changed {
-                    d.pod = pod.clone();
-                }
-                changed
-            });
+        if s.workers.contains_key(pod.uid()) {
+            self.change(&mut s, pod);
+            self.allocate(&mut s);
             return;
         }
         if source == Source::File {
@@ -124,8 +122,100 @@ impl Pods {
                 return;
             }
         }
-        let end = if source == Source::Api { self.rejected(&s, &pod) } else { None };
-        self.start_ending(&mut s, source, pod, false, end);
+        let allocated = self.cx.records.allocated(pod.uid()).map_or(pod.clone(), |a| a.applied(&pod));
+        let end = if source == Source::Api { self.rejected(&s, &allocated) } else { None };
+        if end.is_none() && !pod.is_terminal() && !pod.is_deleted() {
+            self.cx.records.allocate(pod.uid(), Allocation::of(&allocated));
+        }
+        self.start_ending(&mut s, source, allocated, false, end);
+        self.change(&mut s, pod);
+    }
+
+    /// Takes a change to a pod that has a worker: but for what it may use, which is allocated first.
+    fn change(&self, s: &mut State, pod: Arc<Pod>) {
+        let Some((_, h)) = s.workers.get(pod.uid()) else { return };
+        let allocated = self.cx.records.allocated(pod.uid()).unwrap_or_else(|| Allocation::of(&pod));
+        let as_allocated = allocated.applied(&pod);
+        let is_pending = !allocated.is_of(&pod) && !pod.is_terminal() && !pod.is_deleted();
+        h.desired.send_if_modified(|d| {
+            let settled = !is_pending && d.pending.take().is_some();
+            let changed = *d.pod != *as_allocated;
+            // what is still judged is told with the verdict
+            if changed && !is_pending {
+                d.pod = as_allocated.clone();
+            }
+            settled || changed && !is_pending
+        });
+        if is_pending {
+            let since = s.resizes.get(pod.uid()).map_or_else(Instant::now, |w| w.since);
+            s.resizes.insert(pod.uid().to_owned(), Waiting { wanted: pod, since });
+        } else {
+            s.resizes.remove(pod.uid());
+        }
+    }
+
+    /// Allocates what pods wait for, as far as there is room, the first in line first.
+    fn allocate(&self, s: &mut State) {
+        if s.resizes.is_empty() || !s.ready.contains(&Source::Api) {
+            return;
+        }
+        let State { workers, resizes, .. } = s;
+        resizes.retain(|uid, _| workers.get(uid).is_some_and(|(_, h)| !h.desired.borrow().gone));
+        let mut line: Vec<(String, Allocation)> = resizes
+            .iter()
+            .map(|(uid, w)| {
+                (uid.clone(), self.cx.records.allocated(uid).unwrap_or_else(|| Allocation::of(&w.wanted)))
+            })
+            .collect();
+        line.sort_by_cached_key(|(uid, a)| resizes.get(uid).map(|w| resize::rank(w, a)));
+        for (uid, allocated) in line {
+            let (Some(w), Some((_, h))) = (resizes.get(&uid), workers.get(&uid)) else { continue };
+            let verdict = {
+                let (allocatable, labels) = (
+                    self.cx.allocatable.read().unwrap_or_else(PoisonError::into_inner),
+                    self.cx.labels.read().unwrap_or_else(PoisonError::into_inner),
+                );
+                resize::judge(&self.cx.config, &w.wanted, &here(workers), &allocatable, &labels)
+            };
+            let wanted = w.wanted.clone();
+            match verdict {
+                Ok(()) => {
+                    self.cx.records.allocate(&uid, Allocation::of(&wanted));
+                    h.desired.send_modify(|d| (d.pod, d.pending) = (wanted.clone(), None));
+                    self.cx.events.pod(
+                        &wanted,
+                        "Normal",
+                        "ResizeStarted",
+                        &resize::summary("started", &wanted, ""),
+                    );
+                    resizes.remove(&uid);
+                }
+                Err(p) => self.defer(h, &wanted, allocated.applied(&wanted), p),
+            }
+        }
+    }
+
+    /// A pod keeps what it has for now.
+    fn defer(&self, h: &Handle, wanted: &Pod, allocated: Arc<Pod>, pending: Pending) {
+        let news = {
+            let d = h.desired.borrow();
+            d.pending.as_ref().is_none_or(|p| p.reason != pending.reason)
+                || d.pod.metadata.generation != allocated.metadata.generation
+        };
+        if news {
+            let text = resize::summary(pending.reason, wanted, &pending.message);
+            self.cx.events.pod(wanted, "Warning", &format!("Resize{}", pending.reason), &text);
+        }
+        h.desired.send_if_modified(|d| {
+            let changed = *d.pod != *allocated || d.pending.as_ref() != Some(&pending);
+            (d.pod, d.pending) = (allocated, Some(pending));
+            changed
+        });
+    }
+
+    /// Looks whether there is room now for what pods wait for.
+    pub fn retry_resizes(&self) {
+        self.allocate(&mut self.lock());
     }
 
     /// How a pod ends that cannot run here. One that has begun already is not judged again.
@@ -134,19 +224,12 @@ impl Pods {
         if pod.phase() != "Pending" || status.container_statuses.is_some() || pod.is_deleted() {
             return None;
         }
-        let others: Vec<Arc<Pod>> = s
-            .workers
-            .values()
-            .map(|(_, h)| h.desired.borrow())
-            .filter(|d| !d.gone && d.end.is_none())
-            .map(|d| d.pod.clone())
-            .collect();
         let read = |e| PoisonError::into_inner(e);
         let (allocatable, labels) = (
             self.cx.allocatable.read().unwrap_or_else(PoisonError::into_inner),
             self.cx.labels.read().unwrap_or_else(read),
         );
-        let r = crate::admit::admit(&self.cx.config, pod, &others, &allocatable, &labels).err()?;
+        let r = crate::admit::admit(&self.cx.config, pod, &here(&s.workers), &allocatable, &labels).err()?;
         self.cx.events.pod(pod, "Warning", &r.reason, &r.message);
         Some(End { grace: Some(Duration::ZERO), failed: Some((r.reason, r.message)), rejected: true })
     }
@@ -157,15 +240,18 @@ impl Pods {
 
     fn start_ending(&self, s: &mut State, source: Source, pod: Arc<Pod>, gone: bool, end: Option<End>) {
         let uid = pod.uid().to_owned();
-        let handle = pod_worker::spawn(self.cx.clone(), Desired { pod, end, gone }, self.done.clone());
+        let handle =
+            pod_worker::spawn(self.cx.clone(), Desired { pod, end, gone, pending: None }, self.done.clone());
         s.workers.insert(uid, (source, handle));
     }
 
     /// A pod is not wanted any more.
     pub fn remove(&self, uid: &str) {
-        if let Some((_, h)) = self.lock().workers.get(uid) {
+        let mut s = self.lock();
+        if let Some((_, h)) = s.workers.get(uid) {
             h.desired.send_modify(|d| d.gone = true);
         }
+        self.allocate(&mut s);
     }
 
     /// Ends a pod by the kubelet's own decision; it fails with this reason and message.
@@ -202,7 +288,9 @@ impl Pods {
 
     /// A source has told of all its pods.
     pub fn mark_ready(&self, source: Source) {
-        self.lock().ready.insert(source);
+        let mut s = self.lock();
+        s.ready.insert(source);
+        self.allocate(&mut s);
     }
 
     /// Has the volumes of pods that match brought up to date, and what waits for them tried again.
@@ -277,6 +365,7 @@ impl Pods {
     fn reap_now(&self) {
         let mut s = self.lock();
         s.workers.retain(|_, (_, h)| !h.is_done());
+        self.allocate(&mut s);
         let names: HashSet<api::ObjectKey> =
             s.workers.values().map(|(_, h)| h.desired.borrow().pod.key()).collect();
         let free: Vec<api::ObjectKey> = s.waiting.keys().filter(|k| !names.contains(k)).cloned().collect();
@@ -347,4 +436,14 @@ impl Pods {
             }
         }
     }
+}
+
+/// The pods that count when another asks for room, as allocated.
+fn here(workers: &HashMap<String, (Source, Handle)>) -> Vec<Arc<Pod>> {
+    workers
+        .values()
+        .map(|(_, h)| h.desired.borrow())
+        .filter(|d| !d.gone && d.end.is_none())
+        .map(|d| d.pod.clone())
+        .collect()
 }

@@ -1,4 +1,4 @@
-//! What has to be done now and then: images nobody uses, logs that grow, watches nobody needs.
+//! What has to be done now and then: images nobody uses, logs that grow, watches nobody needs, pods that wait for room.
 
 use crate::context::Context;
 use crate::pods::Pods;
@@ -18,6 +18,7 @@ pub async fn run(cx: Arc<Context>, pods: Arc<Pods>) {
     loop {
         tick.tick().await;
         rotate(&cx, &pods).await;
+        pods.retry_resizes();
         cx.objects.retain(&pods.references());
         if images.elapsed() >= IMAGES_EVERY {
             images = Instant::now();

@@ -2,6 +2,7 @@
 //! It wakes when the pod should change, when the runtime says something changed, or when a probe does; then
 //! it looks, reports, and has a job do what the plan says. Jobs take time and can be broken off anywhere.
 
+mod resize;
 mod start;
 mod stop;
 
@@ -9,11 +10,12 @@ use crate::context::Context;
 use crate::plan::{self, Backoff, Step};
 use crate::pod::{PodExt, Qos};
 use crate::probes::Probes;
+use crate::resize::{Allocation, Pending, is_unfinished, summary};
 use crate::runtime::observed::{self, Observed, State};
 use crate::status::generate::{self, Waiting};
 use crate::volumes;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,8 +26,10 @@ use tracing::{Instrument, debug, info, info_span, warn};
 /// What should become of a pod.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    /// The pod as it should be.
+    /// The pod as it should be, with what it was allocated.
     pub pod: Arc<Pod>,
+    /// Why it was not allocated what it wants.
+    pub pending: Option<Pending>,
     /// It has to end.
     pub end: Option<End>,
     /// Nobody wants it any more: what is left of it can go.
@@ -107,6 +111,8 @@ enum Stage {
 #[derive(Default)]
 pub(crate) struct Progress {
     waiting: Mutex<Waiting>,
+    /// Why containers were not given what they are allocated.
+    resize: Mutex<Option<String>>,
 }
 
 impl Progress {
@@ -117,6 +123,14 @@ impl Progress {
 
     fn clear(&self, container: &str) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(container);
+    }
+
+    fn resize(&self, error: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.resize.lock().unwrap_or_else(PoisonError::into_inner), error)
+    }
+
+    fn resize_error(&self) -> Option<String> {
+        self.resize.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn read(&self) -> Waiting {
@@ -135,6 +149,9 @@ pub(crate) enum JobEnd {
 struct Worker {
     cx: Arc<Context>,
     pod: Arc<Pod>,
+    pending: Option<Pending>,
+    /// The generation of the pod that containers are being changed for.
+    resizing: Option<i64>,
     end: Option<End>,
     gone: bool,
     desired: watch::Receiver<Desired>,
@@ -148,6 +165,8 @@ struct Worker {
     probes: Probes,
     stage: Stage,
     job: Option<JoinHandle<JobEnd>>,
+    /// The containers the job starts.
+    starting: HashSet<String>,
     /// Since when the job replaces a container that ran.
     replacing: Option<Instant>,
     retry: Retry,
@@ -195,7 +214,9 @@ impl Worker {
             probes: Probes::new(poke.clone()),
             backoff: Backoff::new(cx.config.max_restart_period),
             old: d.pod.api_status().clone(),
+            resizing: generate::resizing(d.pod.api_status()),
             pod: d.pod,
+            pending: d.pending,
             end: d.end,
             gone: d.gone,
             cx,
@@ -207,6 +228,7 @@ impl Worker {
             progress: Arc::default(),
             stage: Stage::Syncing,
             job: None,
+            starting: HashSet::new(),
             replacing: None,
             retry: Retry::default(),
             refresh_at: Some(Instant::now()),
@@ -298,7 +320,11 @@ impl Worker {
     async fn take_desired(&mut self) {
         let d = self.desired.borrow_and_update().clone();
         let changed = !Arc::ptr_eq(&d.pod, &self.pod);
-        self.pod = d.pod;
+        if !Allocation::of(&self.pod).is_of(&d.pod) {
+            self.resizing = d.pod.metadata.generation;
+            self.progress.resize(None);
+        }
+        (self.pod, self.pending) = (d.pod, d.pending);
         self.gone = d.gone;
         let sooner = d.end != self.end || self.end.is_none() && self.must_end().is_some();
         self.end = d.end;
@@ -327,6 +353,7 @@ impl Worker {
 
     fn job_ended(&mut self, end: JobEnd) {
         self.job = None;
+        self.starting.clear();
         self.replacing = None;
         match end {
             JobEnd::Done => self.retry.worked(),
@@ -350,6 +377,7 @@ impl Worker {
             pod: &self.pod,
             seen: &self.seen,
             probed: &probed,
+            actuated: &self.cx.records.actuated(self.pod.uid()),
             backoff: &self.backoff,
             now: Instant::now(),
             now_nanos,
@@ -387,12 +415,13 @@ impl Worker {
     async fn sync(&mut self) {
         self.probes.follow(&self.cx, &self.pod, &self.seen);
         let p = self.plan();
-        for (name, until) in &p.backing_off {
+        for (name, until) in p.backing_off.iter().filter(|(name, _)| !self.starting.contains(*name)) {
             self.note_backoff(name, *until);
         }
         for c in self.seen.containers.iter().filter(|c| c.state == State::Running) {
             self.progress.clear(&c.name);
         }
+        self.follow_resize();
         if p.finished {
             self.finished = true;
             self.publish(false);
@@ -411,8 +440,10 @@ impl Worker {
         if self.job.is_some() || self.retry.holds() {
             return;
         }
-        if p.steps.is_empty() {
+        if p.steps.iter().all(|s| *s == Step::Resize) {
             self.refresh().await;
+        }
+        if p.steps.is_empty() {
             return;
         }
         self.note_restarts(&p.steps);
@@ -424,8 +455,25 @@ impl Worker {
             progress: self.progress.clone(),
             poke: self.poke.clone(),
         };
+        let started = job.steps.iter().filter_map(|s| match s {
+            Step::Start { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        self.starting = started.collect();
         self.replacing = job.steps.iter().any(|s| matches!(s, Step::Kill { .. })).then(Instant::now);
         self.job = Some(tokio::spawn(job.run().in_current_span()));
+    }
+
+    /// Notes when containers begin and end to differ from what they are allocated.
+    fn follow_resize(&mut self) {
+        let generation = self.pod.metadata.generation.unwrap_or_default();
+        if is_unfinished(&self.pod, &self.seen, &self.cx.records.actuated(self.pod.uid())) {
+            self.resizing.get_or_insert(generation);
+        } else if self.job.is_none() && self.resizing.take().is_some() {
+            self.progress.resize(None);
+            let text = summary("completed", &self.pod, "");
+            self.cx.events.pod(&self.pod, "Normal", "ResizeCompleted", &text);
+        }
     }
 
     fn restarts_forever(&self) -> bool {
@@ -530,6 +578,7 @@ impl Worker {
             self.retry.worked();
             self.stage = Stage::Terminated { cleaned: true };
             info!("pod ended");
+            self.cx.records.forget(&uid);
             self.cx.status.ended(&self.pod, self.pod.uid());
         } else if self.pod.is_deleted() {
             self.cx.status.ended(&self.pod, self.pod.uid());
@@ -546,6 +595,7 @@ impl Worker {
         }
         stop::remove_logs(&self.cx, &self.pod, &self.seen);
         self.cx.images.forget(&uid);
+        self.cx.records.forget(&uid);
         self.cx.status.forget(&uid);
         false
     }
@@ -568,6 +618,11 @@ impl Worker {
             seen: &self.seen,
             probed: &probed,
             waiting: &waiting,
+            actuated: &self.cx.records.actuated(self.pod.uid()),
+            resize: &generate::Resize {
+                pending: self.pending.clone(),
+                in_progress: self.resizing.map(|at| (at, self.progress.resize_error())),
+            },
             ending,
             ended,
             failed,

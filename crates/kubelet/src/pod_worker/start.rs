@@ -1,6 +1,6 @@
 //! The job that brings a pod towards what it should be: volumes, sandbox, containers.
 
-use super::{JobEnd, Progress, stop};
+use super::{JobEnd, Progress, resize, stop};
 use crate::context::Context;
 use crate::images::ImageError;
 use crate::lifecycle;
@@ -39,8 +39,10 @@ struct Sandbox {
 
 impl Job {
     pub async fn run(mut self) -> JobEnd {
+        // a change of bounds has an order of its own
+        let resizes = self.steps.contains(&Step::Resize);
         let starts = self.steps.iter().any(|s| matches!(s, Step::Start { .. } | Step::CreateSandbox(_)));
-        if starts && !self.prepare().await {
+        if starts && !self.prepare(resizes).await {
             return JobEnd::Retry(None);
         }
         let mut sandbox =
@@ -77,6 +79,18 @@ impl Job {
                         debug!(container = id, error = %e, "container could not be removed");
                     }
                 }
+                Step::Resize => {
+                    let error = resize::run(&self.cx, &self.pod, &self.seen).await.err();
+                    if error.is_some() {
+                        failed = failed.or(Some(None));
+                    }
+                    let before = self.progress.resize(error.clone());
+                    if let Some(e) = error.filter(|e| before.as_ref() != Some(e)) {
+                        let text = crate::resize::summary("error", &self.pod, &e);
+                        self.cx.events.pod(&self.pod, "Warning", "ResizeError", &text);
+                    }
+                    self.poke.notify_one();
+                }
                 Step::Start { kind, name, restarts } => {
                     if blocked.contains(&name) {
                         continue;
@@ -106,7 +120,7 @@ impl Job {
     }
 
     /// Directories, cgroup and volumes.
-    async fn prepare(&self) -> bool {
+    async fn prepare(&self, resizes: bool) -> bool {
         let (cx, pod) = (&self.cx, &self.pod);
         let dir = cx.config.pod_dir(pod.uid());
         for sub in ["volumes", "containers", "plugins"] {
@@ -117,7 +131,9 @@ impl Job {
             }
         }
         let limits = resources::of_pod(pod, &cx.config);
-        if let Err(e) = cx.cgroups.set_up_pod(pod.qos(), pod.uid(), &limits) {
+        if resizes {
+            // the pod's cgroup is there, and changes with its containers
+        } else if let Err(e) = cx.cgroups.set_up_pod(pod.qos(), pod.uid(), &limits) {
             let cause = std::error::Error::source(&e).map(|s| s.to_string()).unwrap_or_default();
             warn!(error = %e, cause, "the pod's cgroup could not be made");
             cx.events.pod(
@@ -127,6 +143,9 @@ impl Job {
                 &format!("unable to ensure pod container exists: {e}: {cause}"),
             );
             return false;
+        }
+        if !resizes {
+            cx.records.actuate_pod(pod.uid(), pod.spec().resources.clone());
         }
         if let Err(e) = volumes::set_up(cx, pod).await {
             cx.events.pod(pod, "Warning", "FailedMount", &e.to_string());
@@ -269,6 +288,7 @@ impl Job {
         if let Err(e) = cx.runtime.start_container(&id).await {
             return fail("RunContainerError", &e.message());
         }
+        cx.records.actuate(pod.uid(), name, c.resources.clone().unwrap_or_default());
         cx.events.container(pod, &path, "Normal", "Started", "Container started");
         self.progress.clear(name);
         self.poke.notify_one();

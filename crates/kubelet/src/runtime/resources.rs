@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::pod::{self, Kind, PodExt, Qos};
 use crate::quantity::{self, Amount};
 use cri::types::LinuxContainerResources;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 /// The least and most processor shares the kernel takes.
 const SHARES: (i64, i64) = (2, 262_144);
@@ -45,6 +45,17 @@ pub fn oom_score_adj(pod: &Pod, c: &Container, kind: Kind, memory_capacity: u64)
     }
 }
 
+/// The limit that holds for a container: its own, or else the pod's.
+pub fn limit(
+    pod: Option<&ResourceRequirements>,
+    container: Option<&ResourceRequirements>,
+    name: &str,
+) -> Amount {
+    let of = |r: Option<&ResourceRequirements>| quantity::of(r.and_then(|r| r.limits.as_ref()), name);
+    let own = of(container);
+    if own.is_zero() { of(pod) } else { own }
+}
+
 /// Limits of one container.
 pub fn container(
     pod: &Pod,
@@ -54,22 +65,22 @@ pub fn container(
     memory_capacity: u64,
 ) -> LinuxContainerResources {
     let requests = c.resources.as_ref().and_then(|r| r.requests.as_ref());
-    let limits = c.resources.as_ref().and_then(|r| r.limits.as_ref());
-    let limit = quantity::of(limits, "cpu");
+    let limit = |name| limit(pod.spec().resources.as_ref(), c.resources.as_ref(), name);
+    let cpu = limit("cpu");
     let request = match requests.is_some_and(|l| l.contains_key("cpu")) {
         true => quantity::of(requests, "cpu"),
-        false => limit,
+        false => quantity::of(c.resources.as_ref().and_then(|r| r.limits.as_ref()), "cpu"),
     };
     let period = i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000);
     let mut r = LinuxContainerResources {
         cpu_shares: shares(request.milli()),
-        memory_limit_in_bytes: quantity::of(limits, "memory").bytes(),
+        memory_limit_in_bytes: limit("memory").bytes(),
         oom_score_adj: oom_score_adj(pod, c, kind, memory_capacity),
         ..Default::default()
     };
-    if config.cpu_cfs_quota && !limit.is_zero() {
+    if config.cpu_cfs_quota && !cpu.is_zero() {
         r.cpu_period = period;
-        r.cpu_quota = quota(limit.milli(), period);
+        r.cpu_quota = quota(cpu.milli(), period);
     }
     r
 }

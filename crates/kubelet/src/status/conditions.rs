@@ -5,8 +5,17 @@ use crate::pod::{self, Kind, PodExt};
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-const OWN: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    PENDING,
+    IN_PROGRESS,
+];
+const PENDING: &str = "PodResizePending";
+const IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// One condition before it is compared with the last.
 struct Verdict {
@@ -31,6 +40,7 @@ pub fn all(i: &Inputs<'_>, phase: &str, statuses: &[ContainerStatus], ran: bool)
         out.retain(|o| o.type_ != c.type_);
         out.push(c.clone());
     }
+    out.extend(resizes(i, phase));
     let containers = containers_ready(i, phase, statuses);
     let ready = match containers.holds {
         true => gates(i, &out),
@@ -68,6 +78,36 @@ pub fn all(i: &Inputs<'_>, phase: &str, statuses: &[ContainerStatus], ran: bool)
         });
     }
     out
+}
+
+/// How far a change of what containers may use is; nothing when all have what they should.
+fn resizes(i: &Inputs<'_>, phase: &str) -> Vec<PodCondition> {
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Vec::new();
+    }
+    let one = |type_: &str, reason: Option<&str>, message: Option<&String>, generation| {
+        let last = i.old.conditions.iter().flatten().find(|c| c.type_ == type_);
+        let since = match last.filter(|l| l.reason.as_deref() == reason) {
+            Some(l) => l.last_transition_time.clone(),
+            None => jiff::Timestamp::from_second(i.now.as_second()).ok().map(Time),
+        };
+        PodCondition {
+            type_: type_.into(),
+            status: "True".into(),
+            reason: reason.map(str::to_owned),
+            message: message.cloned(),
+            last_transition_time: since,
+            last_probe_time: None,
+            observed_generation: generation,
+        }
+    };
+    let pending = i.resize.pending.as_ref();
+    let pending = pending.map(|p| one(PENDING, Some(p.reason), Some(&p.message), i.pod.metadata.generation));
+    let progress = i.resize.in_progress.as_ref();
+    let progress = progress.map(|(generation, error)| {
+        one(IN_PROGRESS, error.as_ref().map(|_| "Error"), error.as_ref(), Some(*generation))
+    });
+    pending.into_iter().chain(progress).collect()
 }
 
 fn names(list: &[&str]) -> String {

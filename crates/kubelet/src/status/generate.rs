@@ -3,10 +3,12 @@
 use super::conditions;
 use crate::plan::Probed;
 use crate::pod::{self, Kind, PodExt};
+use crate::resize::{self, Allocation, Pending};
 use crate::runtime::observed::{Container as Seen, Observed, State};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, ResourceRequirements,
+    VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::HashMap;
@@ -26,6 +28,10 @@ pub struct Inputs<'a> {
     pub probed: &'a HashMap<String, Probed>,
     /// Who waits for what.
     pub waiting: &'a Waiting,
+    /// What containers were given.
+    pub actuated: &'a Allocation,
+    /// How far a change of that is.
+    pub resize: &'a Resize,
     /// The pod is ending, and its containers do not come back.
     pub ending: bool,
     /// Nothing of the pod runs any more.
@@ -40,6 +46,21 @@ pub struct Inputs<'a> {
     pub runtime_name: &'a str,
     /// Now.
     pub now: jiff::Timestamp,
+}
+
+/// How far a change of what containers may use is.
+#[derive(Clone, Debug, Default)]
+pub struct Resize {
+    /// It waits, and why.
+    pub pending: Option<Pending>,
+    /// Containers are being changed: for which generation, and what was in the way.
+    pub in_progress: Option<(i64, Option<String>)>,
+}
+
+/// The generation that containers were being changed for when the status was made.
+pub fn resizing(status: &PodStatus) -> Option<i64> {
+    let found = status.conditions.iter().flatten().find(|c| c.type_ == "PodResizeInProgress")?;
+    Some(found.observed_generation.unwrap_or_default())
 }
 
 /// Makes the status.
@@ -125,6 +146,9 @@ pub fn generate(i: &Inputs<'_>) -> PodStatus {
     let some = |v: Vec<ContainerStatus>| (!v.is_empty()).then_some(v);
     s.init_container_statuses = some(init);
     s.container_statuses = some(regular);
+    let (allocated, given) = resize::of_whole(pod, i.actuated);
+    s.allocated_resources = Some(allocated).filter(|a| !a.is_empty());
+    s.resources = Some(given).filter(|g| *g != ResourceRequirements::default());
     s.ephemeral_container_statuses = some(ephemeral);
     s
 }
@@ -201,7 +225,8 @@ fn container(i: &Inputs<'_>, kind: Kind, c: &Container, old: Option<&ContainerSt
                         && s.started == Some(true)
                         && matches!(kind, Kind::Regular | Kind::Sidecar)
                         && !i.ended;
-                    s.resources = c.resources.clone();
+                    let has = i.actuated.containers.get(&c.name).or(c.resources.as_ref());
+                    s.resources = has.map(|has| resize::reported(has, now.resources.as_ref()));
                     ContainerState {
                         running: Some(ContainerStateRunning { started_at: time(now.started_at) }),
                         ..Default::default()
@@ -230,10 +255,7 @@ fn container(i: &Inputs<'_>, kind: Kind, c: &Container, old: Option<&ContainerSt
                 }
                 State::Unknown => waits(default_reason, ""),
             };
-            s.resources = s
-                .resources
-                .or_else(|| c.resources.clone())
-                .filter(|r| r.limits.is_some() || r.requests.is_some());
+            s.resources = s.resources.or_else(|| c.resources.clone()).or_else(|| Some(Default::default()));
             s.allocated_resources =
                 c.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty());
             s.state = Some(state);
@@ -430,6 +452,8 @@ mod tests {
             seen: &seen,
             probed: &probed,
             waiting: &waiting,
+            actuated: &Allocation::default(),
+            resize: &Resize::default(),
             ending,
             ended: false,
             failed: None,
