@@ -142,9 +142,13 @@ impl fmt::Display for FieldError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldErrors(Vec<FieldError>);
 
-/// A value as messages print it: text quoted, the rest as JSON.
+/// A value as messages print it: text quoted, the rest as JSON with HTML's characters escaped.
 pub fn quoted(v: &impl serde::Serialize) -> String {
-    serde_json::to_string(v).unwrap_or_default()
+    let text = serde_json::to_string(v).unwrap_or_default();
+    if text.starts_with('"') || !text.contains(['<', '>', '&']) {
+        return text;
+    }
+    text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 impl FieldErrors {
@@ -189,6 +193,33 @@ impl FieldErrors {
     /// A value stands twice.
     pub fn duplicate(&mut self, at: FieldPath<'_>, value: &impl serde::Serialize) {
         self.push(at, FieldFault::Duplicate(quoted(value)));
+    }
+
+    /// What a value names is not there.
+    pub fn not_found(&mut self, at: FieldPath<'_>, value: &impl serde::Serialize) {
+        self.push(at, FieldFault::NotFound(quoted(value)));
+    }
+
+    /// A list has too many items.
+    pub fn too_many(&mut self, at: FieldPath<'_>, items: usize, max: usize) {
+        self.push(at, FieldFault::TooMany(items, max));
+    }
+
+    /// Each of these is wrong with a value.
+    pub fn all_invalid(&mut self, at: FieldPath<'_>, value: &str, faults: Vec<String>) {
+        for fault in faults {
+            self.invalid(at, &value, fault);
+        }
+    }
+
+    /// Forgets all faults but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// How many faults there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// A value is longer than `max` bytes.

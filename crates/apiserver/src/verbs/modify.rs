@@ -146,7 +146,6 @@ async fn attempt(
         request.server.admission.admit(&admission, Some(&mut new)).await?;
         match how.part {
             None => kind.prepare_update(&mut new, &old, &request.context()),
-            Some("status") => {}
             Some(part) => kind.prepare_part(part, &mut new, &old, &request.context()),
         }
         let claim = match how.part {
@@ -330,7 +329,7 @@ async fn check(
         return Err(Status::invalid(&group_kind(request), &request.info.name, &errors));
     }
     if how.part.is_none() {
-        resource.kind.warnings(new).into_iter().for_each(|w| request.warn(w));
+        resource.kind.warnings(new, Some(old)).into_iter().for_each(|w| request.warn(w));
     }
     crate::served::escalation::check(request, new, Some(old))?;
     request.server.admission.validate(admission, Some(new)).await
