@@ -124,4 +124,4 @@ macro_rules! files {
     )*};
 }
 
-files!(metadata pod);
+files!(metadata pod service);

@@ -450,14 +450,13 @@ fn ports(spec: &PodSpec, at: FieldPath<'_>, out: &mut Vec<String>) {
                 let other = path(s.container, s.index, s.port);
                 out.push(format!("{}: {what} port definition with {other}", here()));
             }
-            if let Some(name) = p.name.as_deref().filter(|n| !n.is_empty()) {
-                if let Some(s) = seen.iter().find(|s| s.it.name.as_deref() == Some(name)) {
-                    let other = path(s.container, s.index, s.port);
-                    names.push(format!(
-                        "{}: duplicate port name {name:?} with {other}, services and probes that select ports by name will use {other}",
-                        here()
-                    ));
-                }
+            let named = |s: &&Seen<'_>| !text(&p.name).is_empty() && s.it.name == p.name;
+            if let Some(s) = seen.iter().find(named) {
+                let (name, other) = (text(&p.name), path(s.container, s.index, s.port));
+                names.push(format!(
+                    "{}: duplicate port name {name:?} with {other}, services and probes that select ports by name will use {other}",
+                    here()
+                ));
             }
             seen.push(Seen { container, index, port: n, it: p });
         }
