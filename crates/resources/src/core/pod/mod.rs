@@ -7,6 +7,8 @@ mod status;
 mod update;
 pub mod warnings;
 
+pub(crate) use prepare::drop_disabled;
+
 use crate::Kind;
 use crate::check::{is_set, list};
 use crate::core::pod_spec::{self, Lenient};
