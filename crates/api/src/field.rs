@@ -65,6 +65,8 @@ pub enum FieldFault {
     Duplicate(String),
     /// It is not well formed: the value as JSON or quoted text, and why.
     Invalid(String, String),
+    /// It is not well formed, and not shown: why.
+    InvalidOmitted(String),
     /// It is none of the supported values: the value, the supported ones.
     NotSupported(String, Vec<String>),
     /// It must not be set so.
@@ -96,7 +98,7 @@ impl FieldError {
         match self.fault {
             FieldFault::Required(_) => "FieldValueRequired",
             FieldFault::Duplicate(_) => "FieldValueDuplicate",
-            FieldFault::Invalid(..) => "FieldValueInvalid",
+            FieldFault::Invalid(..) | FieldFault::InvalidOmitted(_) => "FieldValueInvalid",
             FieldFault::NotSupported(..) => "FieldValueNotSupported",
             FieldFault::Forbidden(_) => "FieldValueForbidden",
             FieldFault::TooLong(..) => "FieldValueTooLong",
@@ -115,6 +117,7 @@ impl FieldError {
             FieldFault::Required(why) => with("Required value", why),
             FieldFault::Duplicate(v) => format!("Duplicate value: {v}"),
             FieldFault::Invalid(v, why) => with(&format!("Invalid value: {v}"), why),
+            FieldFault::InvalidOmitted(why) => with("Invalid value", why),
             FieldFault::NotSupported(v, supported) if supported.is_empty() => {
                 format!("Unsupported value: {v}")
             }
