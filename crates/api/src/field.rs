@@ -65,6 +65,8 @@ pub enum FieldFault {
     Duplicate(String),
     /// It is not well formed: the value as JSON or quoted text, and why.
     Invalid(String, String),
+    /// It is not well formed, and not shown: why.
+    InvalidOmitted(String),
     /// It is none of the supported values: the value, the supported ones.
     NotSupported(String, Vec<String>),
     /// It must not be set so.
@@ -96,7 +98,7 @@ impl FieldError {
         match self.fault {
             FieldFault::Required(_) => "FieldValueRequired",
             FieldFault::Duplicate(_) => "FieldValueDuplicate",
-            FieldFault::Invalid(..) => "FieldValueInvalid",
+            FieldFault::Invalid(..) | FieldFault::InvalidOmitted(_) => "FieldValueInvalid",
             FieldFault::NotSupported(..) => "FieldValueNotSupported",
             FieldFault::Forbidden(_) => "FieldValueForbidden",
             FieldFault::TooLong(..) => "FieldValueTooLong",
@@ -115,6 +117,7 @@ impl FieldError {
             FieldFault::Required(why) => with("Required value", why),
             FieldFault::Duplicate(v) => format!("Duplicate value: {v}"),
             FieldFault::Invalid(v, why) => with(&format!("Invalid value: {v}"), why),
+            FieldFault::InvalidOmitted(why) => with("Invalid value", why),
             FieldFault::NotSupported(v, supported) if supported.is_empty() => {
                 format!("Unsupported value: {v}")
             }
@@ -142,9 +145,13 @@ impl fmt::Display for FieldError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldErrors(Vec<FieldError>);
 
-/// A value as messages print it: text quoted, the rest as JSON.
+/// A value as messages print it: text quoted, the rest as JSON with HTML's characters escaped.
 pub fn quoted(v: &impl serde::Serialize) -> String {
-    serde_json::to_string(v).unwrap_or_default()
+    let text = serde_json::to_string(v).unwrap_or_default();
+    if text.starts_with('"') || !text.contains(['<', '>', '&']) {
+        return text;
+    }
+    text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 impl FieldErrors {
@@ -189,6 +196,33 @@ impl FieldErrors {
     /// A value stands twice.
     pub fn duplicate(&mut self, at: FieldPath<'_>, value: &impl serde::Serialize) {
         self.push(at, FieldFault::Duplicate(quoted(value)));
+    }
+
+    /// What a value names is not there.
+    pub fn not_found(&mut self, at: FieldPath<'_>, value: &impl serde::Serialize) {
+        self.push(at, FieldFault::NotFound(quoted(value)));
+    }
+
+    /// A list has too many items.
+    pub fn too_many(&mut self, at: FieldPath<'_>, items: usize, max: usize) {
+        self.push(at, FieldFault::TooMany(items, max));
+    }
+
+    /// Each of these is wrong with a value.
+    pub fn all_invalid(&mut self, at: FieldPath<'_>, value: &str, faults: Vec<String>) {
+        for fault in faults {
+            self.invalid(at, &value, fault);
+        }
+    }
+
+    /// Forgets all faults but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// How many faults there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// A value is longer than `max` bytes.

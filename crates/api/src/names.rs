@@ -46,12 +46,25 @@ fn check(value: &str, max: usize, fits: bool, rule: &str) -> Vec<String> {
 
 /// A DNS label (RFC 1123): 63 characters.
 pub fn dns1123_label(value: &str) -> Vec<String> {
-    check(value, 63, is_label(value), LABEL)
+    let dotted = !is_label(value) && value.split('.').all(is_label);
+    check(value, 63, is_label(value), if dotted { "must not contain dots" } else { LABEL })
 }
 
 /// A DNS subdomain (RFC 1123): labels joined by dots, 253 characters.
 pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     check(value, 253, value.split('.').all(is_label), SUBDOMAIN)
+}
+
+/// A DNS subdomain whose labels may have underscores, as search domains and SRV names do.
+pub fn dns1123_subdomain_with_underscore(value: &str) -> Vec<String> {
+    let rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+    let fits = |label: &str| {
+        let b = label.strip_prefix('_').unwrap_or(label).as_bytes();
+        b.first().is_some_and(|c| lower_or_digit(*c))
+            && b.last().is_some_and(|c| lower_or_digit(*c))
+            && b.iter().all(|c| lower_or_digit(*c) || matches!(c, b'-' | b'_'))
+    };
+    check(value, 253, value.split('.').all(fits), rule)
 }
 
 /// A DNS label by the older rule (RFC 1035), which starts with a letter.
@@ -74,20 +87,20 @@ pub fn wildcard_dns1123_subdomain(value: &str) -> Vec<String> {
 /// A key of labels, annotations, resources: a name, perhaps with a subdomain and `/` before it.
 pub fn qualified_name(value: &str) -> Vec<String> {
     let mut faults = Vec::new();
-    let name = match value.split('/').collect::<Vec<_>>().as_slice() {
-        [name] => *name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                faults.push("prefix part must be non-empty".into());
-            } else {
-                faults.extend(dns1123_subdomain(prefix).into_iter().map(|f| format!("prefix part {f}")));
-            }
-            *name
+    let name = match value.split_once('/') {
+        None => value,
+        Some((_, rest)) if rest.contains('/') => {
+            return vec![
+                "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')".into(),
+            ];
         }
-        _ => {
-            return vec![format!(
-                "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-            )];
+        Some(("", name)) => {
+            faults.push("prefix part must be non-empty".into());
+            name
+        }
+        Some((prefix, name)) => {
+            faults.extend(dns1123_subdomain(prefix).into_iter().map(|f| format!("prefix part {f}")));
+            name
         }
     };
     if name.is_empty() {
@@ -99,6 +112,31 @@ pub fn qualified_name(value: &str) -> Vec<String> {
         faults.push(QUALIFIED.into());
     }
     faults
+}
+
+/// [`qualified_name`] whatever the letters' case, as annotations' keys are.
+pub fn caseless_qualified_name(value: &str) -> Vec<String> {
+    if value.bytes().any(|c| c.is_ascii_uppercase()) {
+        qualified_name(&value.to_lowercase())
+    } else {
+        qualified_name(value)
+    }
+}
+
+/// A key with a domain before it, such as `acme.io/foo`.
+pub fn domain_prefixed_key(value: &str) -> Vec<String> {
+    let faults = qualified_name(value);
+    if faults.is_empty() && !value.contains('/') {
+        return vec!["must be a domain-prefixed key (such as \"acme.io/foo\")".into()];
+    }
+    faults
+}
+
+/// The name of an HTTP header.
+pub fn http_header_name(value: &str) -> Vec<String> {
+    let rule = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
+    let fits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    check(value, usize::MAX, fits, rule)
 }
 
 /// A label's value.
@@ -134,7 +172,7 @@ pub fn c_identifier(value: &str) -> Vec<String> {
 /// An environment variable's name: printable ASCII without `=`, as upstream has it since v1.32.
 pub fn env_var_name(value: &str) -> Vec<String> {
     if value.is_empty() {
-        return vec!["environment variable name must not be empty".into()];
+        return vec!["environment variable name must be non-empty".into()];
     }
     check(value, usize::MAX, value.bytes().all(|c| (b' '..=b'~').contains(&c) && c != b'='), ENV_NAME)
 }
@@ -145,7 +183,7 @@ pub fn port_name(value: &str) -> Vec<String> {
     if value.len() > 15 {
         faults.push(max_len(15));
     }
-    if !value.bytes().all(|c| lower_or_digit(c) || c == b'-') {
+    if value.is_empty() || !value.bytes().all(|c| lower_or_digit(c) || c == b'-') {
         faults.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }
     if !value.bytes().any(|c| c.is_ascii_lowercase()) {
@@ -167,6 +205,11 @@ pub fn port_number(value: i32) -> Vec<String> {
     } else {
         vec!["must be between 1 and 65535, inclusive".into()]
     }
+}
+
+/// Whether a number lies between two others; if not, what to say.
+pub fn in_range(value: i64, low: i64, high: i64) -> Option<String> {
+    (!(low..=high).contains(&value)).then(|| format!("must be between {low} and {high}, inclusive"))
 }
 
 /// Characters of generated names: those that can't spell a word, as upstream's.

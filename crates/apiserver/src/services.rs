@@ -255,6 +255,10 @@ impl Allocator {
         let kind = spec.type_.clone().unwrap_or_default();
         let wants = kind == "NodePort"
             || kind == "LoadBalancer" && spec.allocate_load_balancer_node_ports != Some(false);
+        // A load balancer that sends to nodes with pods alone has to learn which those are.
+        let checked = kind == "LoadBalancer"
+            && spec.external_traffic_policy.as_deref() == Some("Local")
+            && spec.health_check_node_port.unwrap_or(0) == 0;
         let held: BTreeSet<i32> = old
             .iter()
             .flat_map(|o| o.ports.iter().flatten())
@@ -265,7 +269,9 @@ impl Allocator {
             if kind != "LoadBalancer" {
                 spec.ports.iter_mut().flatten().for_each(|p| p.node_port = None);
             }
-            return Ok(());
+            if !checked {
+                return Ok(());
+            }
         }
         let mut chosen = self.choosing.lock().await;
         let services: Vec<Service> = read::list(&*request.server, None);
@@ -284,7 +290,7 @@ impl Allocator {
                 |o: &&k8s_openapi::api::core::v1::ServicePort| o.port == p.port && o.protocol == p.protocol;
             old.and_then(|o| o.ports.iter().flatten().find(same)).and_then(|o| o.node_port).filter(|n| *n > 0)
         };
-        for (i, port) in spec.ports.iter_mut().flatten().enumerate() {
+        for (i, port) in spec.ports.iter_mut().flatten().enumerate().filter(|_| wants) {
             let protocol = port.protocol.clone().unwrap_or_default();
             let free = |n: i32, taken: &[(i32, String)]| {
                 !used.contains(&n) && !chosen.contains(&n) && !taken.iter().any(|(t, _)| *t == n)
@@ -325,6 +331,17 @@ impl Allocator {
             };
             port.node_port = Some(number);
             taken.push((number, protocol));
+        }
+        if checked {
+            let free =
+                |n: &i32| !used.contains(n) && !chosen.contains(n) && !taken.iter().any(|(t, _)| t == n);
+            let (low, high) = (i32::from(self.ports.0), i32::from(self.ports.1));
+            let mut pick = (0..TRIES).map(|_| rand::rng().random_range(low..=high)).chain(low..=high);
+            let number = pick
+                .find(free)
+                .ok_or_else(|| Status::internal("failed to allocate a healthCheckNodePort: range is full"))?;
+            spec.health_check_node_port = Some(number);
+            taken.push((number, "TCP".into()));
         }
         if !dry_run {
             let new: Vec<i32> = taken.iter().map(|(n, _)| *n).filter(|n| !held.contains(n)).collect();

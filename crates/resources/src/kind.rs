@@ -192,8 +192,10 @@ pub struct Kind<T: 'static> {
     pub validate_update: fn(new: &T, old: &T, errors: &mut FieldErrors),
     /// Checks an update of `status`.
     pub validate_status: fn(new: &T, old: &T, errors: &mut FieldErrors),
-    /// Warnings for the client that sent it.
-    pub warnings: fn(&T) -> Vec<String>,
+    /// Sets what a write of `status` leaves out, and drops what it must not set.
+    pub prepare_status: fn(new: &mut T, old: &T, &Context<'_>),
+    /// Warnings for the client that sent it, in the place of an old one or as a new one.
+    pub warnings: fn(new: &T, old: Option<&T>) -> Vec<String>,
     /// Other subresources that show the whole object.
     pub parts: &'static [Part<T>],
     /// The `scale` subresource.
@@ -223,7 +225,7 @@ fn nothing_to_create<T>(_: &mut T, _: &Context<'_>) {}
 fn nothing_to_update<T>(_: &mut T, _: &T, _: &Context<'_>) {}
 fn valid<T>(_: &T, _: &mut FieldErrors) {}
 fn valid_update<T>(_: &T, _: &T, _: &mut FieldErrors) {}
-fn no_warnings<T>(_: &T) -> Vec<String> {
+fn no_warnings<T>(_: &T, _: Option<&T>) -> Vec<String> {
     Vec::new()
 }
 fn at_once<T>(_: &T, _: Option<i64>) -> Option<i64> {
@@ -273,6 +275,7 @@ impl<T: k8s_openapi::Resource> Kind<T> {
             validate: valid,
             validate_update: valid_update,
             validate_status: valid_update,
+            prepare_status: nothing_to_update,
             warnings: no_warnings,
             parts: &[],
             scale: None,
@@ -382,14 +385,14 @@ pub trait AnyKind: Send + Sync {
     fn prepare_create(&self, object: &mut Object, context: &Context<'_>);
     /// See [`Kind::prepare_update`].
     fn prepare_update(&self, new: &mut Object, old: &Object, context: &Context<'_>);
-    /// See [`Part::prepare`].
+    /// See [`Part::prepare`]; `status` is a part too.
     fn prepare_part(&self, part: &str, new: &mut Object, old: &Object, context: &Context<'_>);
     /// See [`Kind::validate`].
     fn validate(&self, object: &Object, errors: &mut FieldErrors);
     /// See [`Kind::validate_update`]; `part` names the subresource, `status` among them.
     fn validate_update(&self, part: Option<&str>, new: &Object, old: &Object, errors: &mut FieldErrors);
     /// See [`Kind::warnings`].
-    fn warnings(&self, object: &Object) -> Vec<String>;
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String>;
     /// See [`Kind::grace`].
     fn grace(&self, object: &Object, asked: Option<i64>) -> Option<i64>;
     /// See [`Kind::prepare_delete`].
@@ -495,19 +498,22 @@ where
         }
     }
     fn prepare_part(&self, part: &str, new: &mut Object, old: &Object, context: &Context<'_>) {
-        if let (Some(part), Some(new), Some(old)) =
-            (self.parts.iter().find(|p| p.name == part), new.get_mut(), old.get())
-        {
+        let (Some(new), Some(old)) = (new.get_mut(), old.get()) else { return };
+        if part == "status" {
+            (self.prepare_status)(new, old, context);
+        } else if let Some(part) = self.parts.iter().find(|p| p.name == part) {
             (part.prepare)(new, old, context);
         }
     }
     fn validate(&self, object: &Object, errors: &mut FieldErrors) {
-        if let Some(object) = object.get() {
+        if let Some(object) = object.get::<T>() {
+            crate::meta::builtin_finalizers(object.meta(), errors);
             (self.validate)(object, errors);
         }
     }
     fn validate_update(&self, part: Option<&str>, new: &Object, old: &Object, errors: &mut FieldErrors) {
-        let (Some(new), Some(old)) = (new.get(), old.get()) else { return };
+        let (Some(new), Some(old)) = (new.get::<T>(), old.get()) else { return };
+        crate::meta::builtin_finalizers(new.meta(), errors);
         match part {
             None => (self.validate_update)(new, old, errors),
             Some("status") => (self.validate_status)(new, old, errors),
@@ -518,8 +524,8 @@ where
             }
         }
     }
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        object.get().map(self.warnings).unwrap_or_default()
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        object.get().map(|o| (self.warnings)(o, old.and_then(Object::get))).unwrap_or_default()
     }
     fn grace(&self, object: &Object, asked: Option<i64>) -> Option<i64> {
         object.get().and_then(|o| (self.grace)(o, asked))

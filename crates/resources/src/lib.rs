@@ -5,7 +5,9 @@
 //! `k8s-openapi` struct. Knows no server, no store and no request.
 
 pub mod addresses;
+pub mod check;
 pub mod checks;
+pub mod diff;
 pub mod kind;
 pub mod meta;
 pub mod registry;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// One column of a kind's table.
 pub struct Column<T: 'static> {
@@ -59,6 +60,17 @@ pub struct Heading {
     pub description: String,
     /// See [`Column::priority`].
     pub priority: i32,
+}
+
+/// Labels as `kubectl get` prints them; `<none>` if there are none.
+pub fn labels(labels: Option<&BTreeMap<String, String>>) -> Value {
+    let all: Vec<String> = labels.into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+    if all.is_empty() { "<none>".into() } else { all.join(",").into() }
+}
+
+/// A text; `or` if it is empty.
+pub fn text_or(text: &Option<String>, or: &str) -> Value {
+    text.as_deref().filter(|t| !t.is_empty()).unwrap_or(or).into()
 }
 
 /// Time since `then`, as `kubectl get` prints an age; `<unknown>` for a time that is not set.

@@ -106,7 +106,7 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
     if !errors.is_empty() {
         return Err(Status::invalid(&group_kind(request), &name, &errors));
     }
-    kind.warnings(&object).into_iter().for_each(|w| request.warn(w));
+    kind.warnings(&object, None).into_iter().for_each(|w| request.warn(w));
     crate::served::escalation::check(request, &object, None)?;
     request.server.admission.validate(&admission, Some(&object)).await?;
     let dry_run = request.dry_run()?;

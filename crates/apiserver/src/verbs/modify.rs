@@ -129,6 +129,7 @@ async fn attempt(
     let dry_run = request.dry_run()?;
     let old = kind.read(&old_value)?;
     let mut new_object = None;
+    let mut claim = crate::services::Claim::default();
     if how.checked {
         preconditions(request, &value, old_entry, &old_value)?;
         keep_system_fields(&mut value, &old_value);
@@ -146,17 +147,13 @@ async fn attempt(
         request.server.admission.admit(&admission, Some(&mut new)).await?;
         match how.part {
             None => kind.prepare_update(&mut new, &old, &request.context()),
-            Some("status") => {}
             Some(part) => kind.prepare_part(part, &mut new, &old, &request.context()),
         }
-        let claim = match how.part {
+        check(request, how, &new, &old, &admission).await?;
+        claim = match how.part {
             None => request.server.services.claim(request, &mut new, Some(&old), dry_run).await?,
             _ => Default::default(),
         };
-        if let Err(refused) = check(request, how, &new, &old, &admission).await {
-            claim.undo(&request.server).await;
-            return Err(refused.into());
-        }
         value = to_json(request, &new)?;
         if kind.has_generation() && how.part.is_none_or(|p| p != "status") && spec_changed(&value, &old_value)
         {
@@ -185,8 +182,11 @@ async fn attempt(
         );
         return Ok(Outcome::Gone(Arc::new(last.map_err(internal)?)));
     }
-    let entry = commit(request, name, expect, &value, dry_run).await.map_err(Failed::Store)??;
-    Ok(Outcome::Kept(entry))
+    let committed = commit(request, name, expect, &value, dry_run).await;
+    if !matches!(committed, Ok(Ok(_))) {
+        claim.undo(&request.server).await;
+    }
+    Ok(Outcome::Kept(committed.map_err(Failed::Store)??))
 }
 
 /// Whether a deleted object still waits for someone: finalizers, its grace period, or what its kind says.
@@ -330,7 +330,7 @@ async fn check(
         return Err(Status::invalid(&group_kind(request), &request.info.name, &errors));
     }
     if how.part.is_none() {
-        resource.kind.warnings(new).into_iter().for_each(|w| request.warn(w));
+        resource.kind.warnings(new, Some(old)).into_iter().for_each(|w| request.warn(w));
     }
     crate::served::escalation::check(request, new, Some(old))?;
     request.server.admission.validate(admission, Some(new)).await

@@ -1,14 +1,17 @@
 //! DaemonSet.
 
 use crate::apps::{
-    count_or_percent, images, names, not_negative, selector_kept, selector_text, validate_selected,
+    Counts, Selected, collisions_grow, images, names, selector_cell, selector_kept, validate_counts,
+    workload_warnings,
 };
+use crate::check::{self, count_or_percent, not_negative, text};
 use crate::core::pod_spec;
 use crate::kind::age_column;
 use crate::{Column, Kind};
-use api::field::{FieldErrors, FieldPath};
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
+use api::field::{FieldErrors, FieldFault, FieldPath, quoted};
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus, DaemonSetUpdateStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::sync::LazyLock;
 
 /// The rules of DaemonSet.
 pub static KIND: Kind<DaemonSet> = Kind {
@@ -26,10 +29,38 @@ pub static KIND: Kind<DaemonSet> = Kind {
         }
         pod_spec::default_template(&mut spec.template);
     },
-    validate,
+    prepare_create: |d, _| {
+        d.status = Some(DaemonSetStatus::default());
+        let template = d.spec.as_mut().and_then(|s| s.template.spec.as_mut());
+        crate::core::pod::drop_disabled(template, None);
+    },
+    prepare_update: |new, old, _| {
+        let template = new.spec.as_mut().and_then(|s| s.template.spec.as_mut());
+        crate::core::pod::drop_disabled(template, spec(old).template.spec.as_ref());
+    },
+    validate: |d, errors| validate(d, None, errors),
     validate_update: |new, old, errors| {
-        validate(new, errors);
+        validate(new, Some(old), errors);
         selector_kept(&spec(new).selector, &spec(old).selector, errors);
+    },
+    validate_status: |new, old, errors| {
+        let s = status(new);
+        let counts = [
+            ("currentNumberScheduled", Some(s.current_number_scheduled)),
+            ("numberMisscheduled", Some(s.number_misscheduled)),
+            ("desiredNumberScheduled", Some(s.desired_number_scheduled)),
+            ("numberReady", Some(s.number_ready)),
+            ("updatedNumberScheduled", s.updated_number_scheduled),
+            ("numberAvailable", s.number_available),
+            ("numberUnavailable", s.number_unavailable),
+        ];
+        let least = ("", None, "", None);
+        let generation = s.observed_generation;
+        validate_counts(Counts { replicas: None, counts: &counts, least, generation }, errors);
+        collisions_grow(s.collision_count, status(old).collision_count, errors);
+    },
+    warnings: |new, old| {
+        workload_warnings(&new.metadata, Some(&spec(new).template), old.map(|o| Some(&spec(o).template)))
     },
     columns: &[
         Column::number("Desired", "Nodes that should have a pod.", |d: &DaemonSet, _| {
@@ -48,9 +79,8 @@ pub static KIND: Kind<DaemonSet> = Kind {
             status(d).number_available.unwrap_or(0).into()
         }),
         Column::text("Node Selector", "Which nodes.", |d: &DaemonSet, _| {
-            let selector = spec(d).template.spec.and_then(|s| s.node_selector).unwrap_or_default();
-            let all: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            if all.is_empty() { "<none>".into() } else { all.join(",").into() }
+            let template = spec(d).template.spec.as_ref();
+            crate::table::labels(template.and_then(|s| s.node_selector.as_ref()))
         }),
         age_column(),
         Column::text("Containers", "Names of each container in the template.", |d: &DaemonSet, _| {
@@ -62,39 +92,63 @@ pub static KIND: Kind<DaemonSet> = Kind {
         })
         .wide(),
         Column::text("Selector", "The pods it looks after.", |d: &DaemonSet, _| {
-            selector_text(d.spec.as_ref().map(|s| &s.selector)).into()
+            selector_cell(d.spec.as_ref().map(|s| &s.selector))
         })
         .wide(),
     ],
     ..Kind::namespaced("daemonset", "daemonsets").called(&["ds"], &["all"])
 };
 
-fn spec(d: &DaemonSet) -> DaemonSetSpec {
-    d.spec.clone().unwrap_or_default()
+static NO_SPEC: LazyLock<DaemonSetSpec> = LazyLock::new(Default::default);
+static NO_STATUS: LazyLock<DaemonSetStatus> = LazyLock::new(Default::default);
+
+fn spec(d: &DaemonSet) -> &DaemonSetSpec {
+    d.spec.as_ref().unwrap_or(&NO_SPEC)
 }
 
-fn status(d: &DaemonSet) -> DaemonSetStatus {
-    d.status.clone().unwrap_or_default()
+fn status(d: &DaemonSet) -> &DaemonSetStatus {
+    d.status.as_ref().unwrap_or(&NO_STATUS)
 }
 
-fn validate(d: &DaemonSet, errors: &mut FieldErrors) {
-    let spec = spec(d);
+fn validate(d: &DaemonSet, old: Option<&DaemonSet>, errors: &mut FieldErrors) {
+    let s = spec(d);
     let root = FieldPath::root("spec");
-    validate_selected(&spec.selector, &spec.template, root, errors);
-    not_negative(spec.min_ready_seconds, root.child("minReadySeconds"), errors);
-    not_negative(spec.revision_history_limit, root.child("revisionHistoryLimit"), errors);
-    let strategy = spec.update_strategy.unwrap_or_default();
-    let at = root.child("updateStrategy");
-    match strategy.type_.as_deref() {
-        Some("OnDelete") => {}
-        Some("RollingUpdate") => {
-            let rolling = strategy.rolling_update.unwrap_or_default();
-            let at = at.child("rollingUpdate");
-            count_or_percent(rolling.max_unavailable.as_ref(), at.child("maxUnavailable"), errors);
-            count_or_percent(rolling.max_surge.as_ref(), at.child("maxSurge"), errors);
-        }
-        other => {
-            errors.not_supported(at.child("type"), other.unwrap_or_default(), &["OnDelete", "RollingUpdate"])
-        }
+    Selected {
+        selector: &s.selector,
+        template: &s.template,
+        old: old.map(|o| &spec(o).template),
+        kind: "daemonset",
+        title: "DaemonSet",
     }
+    .validate(errors);
+    not_negative(s.min_ready_seconds, root.child("minReadySeconds"), errors);
+    let none = DaemonSetUpdateStrategy::default();
+    let strategy = s.update_strategy.as_ref().unwrap_or(&none);
+    let at = root.child("updateStrategy");
+    let rolling_at = at.child("rollingUpdate");
+    match (text(&strategy.type_), &strategy.rolling_update) {
+        ("OnDelete", _) => {}
+        ("RollingUpdate", None) => errors.required(rolling_at, ""),
+        ("RollingUpdate", Some(rolling)) => {
+            let (unavailable, surge) = (rolling.max_unavailable.as_ref(), rolling.max_surge.as_ref());
+            let (unavailable_at, surge_at) =
+                (rolling_at.child("maxUnavailable"), rolling_at.child("maxSurge"));
+            count_or_percent(unavailable, unavailable_at, errors);
+            count_or_percent(surge, surge_at, errors);
+            check::not_above_hundred_percent(unavailable, unavailable_at, errors);
+            check::not_above_hundred_percent(surge, surge_at, errors);
+            match (check::bare_number(unavailable) != 0, check::bare_number(surge) != 0) {
+                (true, true) => {
+                    errors.invalid(surge_at, &surge, "may not be set when maxUnavailable is non-zero");
+                }
+                (false, false) => errors.required(unavailable_at, "cannot be 0 when maxSurge is 0"),
+                _ => {}
+            }
+        }
+        _ => errors.push(
+            at,
+            FieldFault::NotSupported(quoted(strategy), vec!["RollingUpdate".into(), "OnDelete".into()]),
+        ),
+    }
+    not_negative(s.revision_history_limit, root.child("revisionHistoryLimit"), errors);
 }

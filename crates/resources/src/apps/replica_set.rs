@@ -1,11 +1,17 @@
 //! ReplicaSet.
 
-use crate::apps::{images, names, not_negative, selector_kept, selector_text, validate_selected};
+use crate::apps::{
+    Counts, Selected, images, names, selector_cell, selector_kept, selector_text, validate_counts,
+    workload_warnings,
+};
+use crate::check::not_negative;
 use crate::core::pod_spec;
 use crate::kind::{Scale, age_column};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use std::sync::LazyLock;
 
 /// The rules of ReplicaSet.
 pub static KIND: Kind<ReplicaSet> = Kind {
@@ -18,10 +24,37 @@ pub static KIND: Kind<ReplicaSet> = Kind {
             pod_spec::default_template(template);
         }
     },
-    validate,
+    prepare_create: |r, _| {
+        r.status = Some(ReplicaSetStatus::default());
+        let template = r.spec.as_mut().and_then(|s| s.template.as_mut()).and_then(|t| t.spec.as_mut());
+        crate::core::pod::drop_disabled(template, None);
+    },
+    prepare_update: |new, old, _| {
+        let template_spec = new.spec.as_mut().and_then(|s| s.template.as_mut()).and_then(|t| t.spec.as_mut());
+        crate::core::pod::drop_disabled(template_spec, template(old).spec.as_ref());
+    },
+    validate: |r, errors| validate(r, None, errors),
     validate_update: |new, old, errors| {
-        validate(new, errors);
+        validate(new, Some(old), errors);
         selector_kept(&spec(new).selector, &spec(old).selector, errors);
+    },
+    validate_status: |new, _, errors| {
+        let s = status(new);
+        let counts = [
+            ("fullyLabeledReplicas", s.fully_labeled_replicas),
+            ("readyReplicas", s.ready_replicas),
+            ("availableReplicas", s.available_replicas),
+            ("terminatingReplicas", s.terminating_replicas),
+        ];
+        let least = ("availableReplicas", s.available_replicas, "readyReplicas", s.ready_replicas);
+        let replicas = Some(s.replicas);
+        validate_counts(
+            Counts { replicas, counts: &counts, least, generation: s.observed_generation },
+            errors,
+        );
+    },
+    warnings: |new, old| {
+        workload_warnings(&new.metadata, Some(template(new)), old.map(|o| Some(template(o))))
     },
     scale: Some(Scale {
         replicas: |r| spec(r).replicas.unwrap_or(0),
@@ -50,25 +83,40 @@ pub static KIND: Kind<ReplicaSet> = Kind {
         )
         .wide(),
         Column::text("Selector", "The pods it keeps.", |r: &ReplicaSet, _| {
-            selector_text(r.spec.as_ref().map(|s| &s.selector)).into()
+            selector_cell(r.spec.as_ref().map(|s| &s.selector))
         })
         .wide(),
     ],
     ..Kind::namespaced("replicaset", "replicasets").called(&["rs"], &["all"])
 };
 
-fn spec(r: &ReplicaSet) -> ReplicaSetSpec {
-    r.spec.clone().unwrap_or_default()
+static NO_SPEC: LazyLock<ReplicaSetSpec> = LazyLock::new(Default::default);
+static NO_STATUS: LazyLock<ReplicaSetStatus> = LazyLock::new(Default::default);
+static NO_TEMPLATE: LazyLock<PodTemplateSpec> = LazyLock::new(Default::default);
+
+fn spec(r: &ReplicaSet) -> &ReplicaSetSpec {
+    r.spec.as_ref().unwrap_or(&NO_SPEC)
 }
 
-fn status(r: &ReplicaSet) -> ReplicaSetStatus {
-    r.status.clone().unwrap_or_default()
+fn status(r: &ReplicaSet) -> &ReplicaSetStatus {
+    r.status.as_ref().unwrap_or(&NO_STATUS)
 }
 
-fn validate(r: &ReplicaSet, errors: &mut FieldErrors) {
-    let spec = spec(r);
+fn template(r: &ReplicaSet) -> &PodTemplateSpec {
+    spec(r).template.as_ref().unwrap_or(&NO_TEMPLATE)
+}
+
+fn validate(r: &ReplicaSet, old: Option<&ReplicaSet>, errors: &mut FieldErrors) {
+    let s = spec(r);
     let root = FieldPath::root("spec");
-    not_negative(spec.replicas, root.child("replicas"), errors);
-    not_negative(spec.min_ready_seconds, root.child("minReadySeconds"), errors);
-    validate_selected(&spec.selector, &spec.template.unwrap_or_default(), root, errors);
+    not_negative(s.replicas, root.child("replicas"), errors);
+    not_negative(s.min_ready_seconds, root.child("minReadySeconds"), errors);
+    Selected {
+        selector: &s.selector,
+        template: template(r),
+        old: old.map(template),
+        kind: "deployment",
+        title: "ReplicaSet",
+    }
+    .validate(errors);
 }

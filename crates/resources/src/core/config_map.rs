@@ -7,11 +7,10 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 /// The rules of ConfigMap.
 pub static KIND: Kind<ConfigMap> = Kind {
-    create_on_update: true,
     validate,
     validate_update,
     columns: &[
-        Column::number("Data", "How many entries it has.", |c: &ConfigMap, _| (data_len(c)).into()),
+        Column::text("Data", "How many entries it has.", |c: &ConfigMap, _| data_len(c).into()),
         age_column(),
     ],
     ..Kind::namespaced("configmap", "configmaps").called(&["cm"], &[])

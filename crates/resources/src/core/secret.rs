@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Secret;
 
 /// The rules of Secret.
 pub static KIND: Kind<Secret> = Kind {
-    create_on_update: true,
     default: |s| {
         s.type_.get_or_insert_with(|| "Opaque".into());
         // `stringData` is for writing alone.
@@ -21,10 +20,11 @@ pub static KIND: Kind<Secret> = Kind {
     },
     validate,
     validate_update,
+    warnings: |s, _| warnings(s),
     selectable: &["type"],
     columns: &[
         Column::text("Type", "What it holds.", |s: &Secret, _| s.type_.clone().into()),
-        Column::number("Data", "How many entries it has.", |s: &Secret, _| {
+        Column::text("Data", "How many entries it has.", |s: &Secret, _| {
             s.data.as_ref().map_or(0, |d| d.len()).into()
         }),
         age_column(),
@@ -47,11 +47,25 @@ fn validate(s: &Secret, errors: &mut FieldErrors) {
     let needed: &[&str] = match s.type_.as_deref().unwrap_or_default() {
         "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
         "kubernetes.io/dockercfg" => &[".dockercfg"],
-        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
         "kubernetes.io/tls" => &["tls.crt", "tls.key"],
         _ => &[],
     };
     for key in needed.iter().filter(|k| !has(k)) {
+        errors.required(data.key(key), "");
+    }
+    for key in needed.iter().filter(|k| k.starts_with(".docker")) {
+        let Some(json) = s.data.as_ref().and_then(|d| d.get(*key)) else { continue };
+        if let Err(e) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&json.0) {
+            let why = match json.0.is_empty() {
+                true => "unexpected end of JSON input".to_string(),
+                false => e.to_string(),
+            };
+            errors.invalid(data.key(key), &"<secret contents redacted>", why);
+        }
+    }
+    let key = "ssh-privatekey";
+    let empty = s.data.as_ref().and_then(|d| d.get(key)).is_none_or(|k| k.0.is_empty());
+    if s.type_.as_deref() == Some("kubernetes.io/ssh-auth") && empty {
         errors.required(data.key(key), "");
     }
     if s.type_.as_deref() == Some("kubernetes.io/basic-auth") && !has("username") && !has("password") {
@@ -82,4 +96,22 @@ fn validate_update(new: &Secret, old: &Secret, errors: &mut FieldErrors) {
         }
     }
     validate(new, errors);
+}
+
+fn warnings(s: &Secret) -> Vec<String> {
+    let text = |key: &str| {
+        let value = s.data.as_ref().and_then(|d| d.get(key)).map(|v| v.0.as_slice()).unwrap_or_default();
+        String::from_utf8_lossy(value).into_owned()
+    };
+    let mut out = Vec::new();
+    if s.type_.as_deref() == Some("kubernetes.io/tls") {
+        let (cert, key) = (text("tls.crt"), text("tls.key"));
+        // Only whether there is something of the kind: the pair itself is its user's to check.
+        if !cert.contains("-----BEGIN CERTIFICATE-----") {
+            out.push("tls: failed to find any PEM data in certificate input".into());
+        } else if !key.contains("PRIVATE KEY-----") {
+            out.push("tls: failed to find any PEM data in key input".into());
+        }
+    }
+    out
 }

@@ -32,7 +32,7 @@ pub static KIND: Kind<EndpointSlice> = Kind {
         validate(new, Some(old), errors);
         immutable(&new.address_type, &old.address_type, FieldPath::root("addressType"), errors);
     },
-    warnings: |s| {
+    warnings: |s, _| {
         let text = "addressType: FQDN endpoints are deprecated";
         (s.address_type == "FQDN").then(|| text.to_string()).into_iter().collect()
     },

@@ -55,7 +55,7 @@ pub static KIND: Kind<Ingress> = Kind {
             }
         }
     },
-    warnings: |i| {
+    warnings: |i, _| {
         let old_style =
             class_annotation(i).is_some() && i.spec.as_ref().is_none_or(|s| s.ingress_class_name.is_none());
         let text = format!(

@@ -5,9 +5,11 @@ pub mod cluster_role_binding;
 pub mod role;
 pub mod role_binding;
 
+use crate::check;
+use crate::kind::path_segment_name;
 use api::field::{FieldErrors, FieldPath};
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -67,6 +69,8 @@ fn validate_binding(role: &RoleRef, subjects: &[Subject], namespaced: bool, erro
     }
     if role.name.is_empty() {
         errors.required(at.child("name"), "");
+    } else {
+        errors.all_invalid(at.child("name"), &role.name, path_segment_name(&role.name, false));
     }
     let root = FieldPath::root("subjects");
     for (i, subject) in subjects.iter().enumerate() {
@@ -77,9 +81,10 @@ fn validate_binding(role: &RoleRef, subjects: &[Subject], namespaced: bool, erro
         match subject.kind.as_str() {
             "ServiceAccount" => {
                 if !subject.name.is_empty() {
-                    for fault in api::names::dns1123_subdomain(&subject.name) {
-                        errors.invalid(at.child("name"), &subject.name, fault);
-                    }
+                    check::subdomain(&subject.name, at.child("name"), errors);
+                }
+                if check::is_set(&subject.api_group) {
+                    errors.not_supported(at.child("apiGroup"), check::text(&subject.api_group), &[""]);
                 }
                 if !namespaced && subject.namespace.as_ref().is_none_or(String::is_empty) {
                     errors.required(at.child("namespace"), "");
@@ -99,9 +104,20 @@ fn validate_binding(role: &RoleRef, subjects: &[Subject], namespaced: bool, erro
     }
 }
 
+/// What a binding grants may not change, since whoever may bind one role may not bind all.
+fn validate_same_role(new: &RoleRef, old: &RoleRef, errors: &mut FieldErrors) {
+    if new != old {
+        let group = check::text(&new.api_group);
+        let value = json!({"APIGroup": group, "Kind": new.kind, "Name": new.name});
+        errors.invalid(FieldPath::root("roleRef"), &value, "cannot change roleRef");
+    }
+}
+
 fn subjects(subjects: Option<&Vec<Subject>>, kind: &str) -> Value {
     let name = |s: &Subject| match &s.namespace {
-        Some(namespace) if kind == "ServiceAccount" => format!("{namespace}/{}", s.name),
+        Some(namespace) if kind == "ServiceAccount" && !namespace.is_empty() => {
+            format!("{namespace}/{}", s.name)
+        }
         _ => s.name.clone(),
     };
     subjects.into_iter().flatten().filter(|s| s.kind == kind).map(name).collect::<Vec<_>>().join(", ").into()

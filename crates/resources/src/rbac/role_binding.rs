@@ -2,7 +2,7 @@
 
 use crate::kind::{age_column, path_segment_name};
 use crate::{Column, Kind};
-use api::field::{FieldErrors, FieldPath};
+use api::field::FieldErrors;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 
 /// The rules of RoleBinding.
@@ -13,24 +13,22 @@ pub static KIND: Kind<RoleBinding> = Kind {
     validate,
     validate_update: |new, old, errors| {
         validate(new, errors);
-        if new.role_ref != old.role_ref {
-            errors.invalid(FieldPath::root("roleRef"), &new.role_ref, "cannot change roleRef");
-        }
+        super::validate_same_role(&new.role_ref, &old.role_ref, errors);
     },
     columns: &[
         Column::text("Role", "Whose rules it grants.", |b: &RoleBinding, _| {
             format!("{}/{}", b.role_ref.kind, b.role_ref.name).into()
         }),
         age_column(),
-        Column::text("Users", "Users it grants them to.", |b: &RoleBinding, _| {
+        Column::text("Users", "Users in the roleBinding", |b: &RoleBinding, _| {
             super::subjects(b.subjects.as_ref(), "User")
         })
         .wide(),
-        Column::text("Groups", "Groups it grants them to.", |b: &RoleBinding, _| {
+        Column::text("Groups", "Groups in the roleBinding", |b: &RoleBinding, _| {
             super::subjects(b.subjects.as_ref(), "Group")
         })
         .wide(),
-        Column::text("ServiceAccounts", "Service accounts it grants them to.", |b: &RoleBinding, _| {
+        Column::text("ServiceAccounts", "ServiceAccounts in the roleBinding", |b: &RoleBinding, _| {
             super::subjects(b.subjects.as_ref(), "ServiceAccount")
         })
         .wide(),
