@@ -80,6 +80,7 @@ impl HttpBody for Body {
 pub struct ListBody {
     head: Option<Vec<u8>>,
     items: std::vec::IntoIter<Arc<Entry>>,
+    whole: bool,
     first: bool,
     done: bool,
 }
@@ -87,9 +88,10 @@ pub struct ListBody {
 const CHUNK: usize = 64 << 10;
 
 impl ListBody {
-    /// A list that starts with `head`, up to its `"items":[`.
-    pub fn new(head: Vec<u8>, items: Vec<Arc<Entry>>) -> Self {
-        ListBody { head: Some(head), items: items.into_iter(), first: true, done: false }
+    /// A list that starts with `head`, up to its `"items":[`. Only `whole` items say their version and kind, as
+    /// those of upstream's custom resources do and those of typed lists do not.
+    pub fn new(head: Vec<u8>, items: Vec<Arc<Entry>>, whole: bool) -> Self {
+        ListBody { head: Some(head), items: items.into_iter(), whole, first: true, done: false }
     }
 
     fn next(&mut self) -> Option<Bytes> {
@@ -109,7 +111,12 @@ impl ListBody {
             if !std::mem::take(&mut self.first) {
                 chunk.extend_from_slice(b",");
             }
-            chunk.extend_from_slice(&entry.json);
+            if self.whole {
+                chunk.extend_from_slice(&entry.json);
+            } else {
+                chunk.extend_from_slice(b"{");
+                chunk.extend_from_slice(entry.item());
+            }
         }
         Some(chunk.freeze())
     }

@@ -83,6 +83,7 @@ impl Resource {
         if let Some(facet) = &self.facet {
             (facet.version.from_own)(value);
             renamed(value, &self.gvk);
+            api::json::omit_zeros(value, &self.schema);
         }
     }
 

@@ -175,10 +175,21 @@ pub fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> An
                     .into_bytes();
             serde_json::to_writer(&mut head, &meta.to_value()).map_err(internal)?;
             head.extend_from_slice(b",\"items\":[");
-            Ok(bytes(200, "application/json", Body::List(ListBody::new(head, items))))
+            Ok(bytes(
+                200,
+                "application/json",
+                Body::List(ListBody::new(head, items, request.face.schema.custom)),
+            ))
         }
         (View::Whole, _) => {
-            let items = items.iter().map(|e| e.value()).collect::<Result<Vec<_>, _>>().map_err(internal)?;
+            let mut items =
+                items.iter().map(|e| e.value()).collect::<Result<Vec<_>, _>>().map_err(internal)?;
+            if !request.face.schema.custom {
+                for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                    item.remove("apiVersion");
+                    item.remove("kind");
+                }
+            }
             let list = json!({"kind": kind, "apiVersion": gvk.api_version(), "metadata": meta.to_value(), "items": items});
             value(request, 200, &list)
         }

@@ -1,12 +1,25 @@
 //! Zeros as Go prints them, so that an object reads the same whichever store and server it came from: what upstream
 //! holds by value is left out (`taints: []`, `hostNetwork: false`), but for structs, which are there even if they
-//! are empty (`status: {}`).
+//! are empty (`status: {}`), and for numbers, truths and text that it always prints (`currentHealthy: 0`).
 
 use super::defaults::is_zero;
-use crate::schema::{Schema, Shape};
+use crate::schema::{Field, Schema, Shape};
 use serde_json::{Map, Value};
 
-/// Takes out the fields that say nothing, and puts in the structs. What a custom resource holds is its author's
+/// What is always printed, and as what.
+fn zero(field: &Field) -> Option<Value> {
+    let printed = field.required || field.always;
+    match field.schema.shape {
+        _ if field.pointer => None,
+        Shape::Struct(_) => Some(Value::Object(Map::new())),
+        Shape::Int32 | Shape::Int64 if printed => Some(0.into()),
+        Shape::Bool if printed => Some(false.into()),
+        Shape::String if printed => Some("".into()),
+        _ => None,
+    }
+}
+
+/// Takes out the fields that say nothing, and puts in those that are always there. What a custom resource holds is its author's
 /// business.
 pub fn omit_zeros(value: &mut Value, schema: &Schema) {
     if schema.custom {
@@ -14,9 +27,9 @@ pub fn omit_zeros(value: &mut Value, schema: &Schema) {
     }
     match (&schema.shape, value) {
         (Shape::Struct(s), Value::Object(map)) => {
-            for field in s.fields.iter().filter(|f| !f.pointer && f.schema.as_struct().is_some()) {
-                if !map.contains_key(&*field.name) {
-                    map.insert(field.name.to_string(), Value::Object(Map::new()));
+            for field in s.fields.iter().filter(|f| !map.contains_key(&*f.name)).collect::<Vec<_>>() {
+                if let Some(zero) = zero(field) {
+                    map.insert(field.name.to_string(), zero);
                 }
             }
             map.retain(|name, v| {
@@ -106,6 +119,11 @@ mod tests {
                 "PersistentVolumeClaim",
                 json!({"spec": {"storageClassName": "", "selector": {"matchLabels": {}}}}),
                 json!({"metadata": {}, "spec": {"storageClassName": "", "selector": {}, "resources": {}}, "status": {}}),
+            ),
+            (
+                "Pod",
+                json!({"status": {"containerStatuses": [{"name": "c", "ready": true}]}}),
+                json!({"metadata": {}, "spec": {}, "status": {"containerStatuses": [{"image": "", "imageID": "", "lastState": {}, "name": "c", "ready": true, "restartCount": 0, "state": {}}]}}),
             ),
             (
                 "Service",

@@ -67,6 +67,13 @@ impl Entry {
         }
     }
 
+    /// Its JSON as an item of a typed list: without `apiVersion` and `kind`, which the list says. To be put after
+    /// an opening brace.
+    pub fn item(&self) -> &[u8] {
+        let start = metadata_start(&self.json).saturating_sub(METADATA.len());
+        self.json.get(start..).unwrap_or_default()
+    }
+
     /// The same revision of the object in another version.
     pub fn with_object(&self, value: &Value) -> Result<Self, serde_json::Error> {
         let json = with_revision(&canonical(value)?, self.revision);
@@ -142,7 +149,7 @@ const METADATA: &[u8] = b"\"metadata\":{";
 /// Where the first member of `metadata` stands. [`canonical`] puts only two names before it, and no name of
 /// an API version or a kind contains a quote.
 fn metadata_start(json: &[u8]) -> usize {
-    json.windows(METADATA.len()).position(|w| w == METADATA).map_or(json.len(), |at| at + METADATA.len())
+    memchr::memmem::find(json, METADATA).map_or(json.len(), |at| at + METADATA.len())
 }
 
 /// Puts `metadata.resourceVersion` into JSON written by [`canonical`].
@@ -174,6 +181,7 @@ mod tests {
             Entry::new("ns/x".into(), 7, &stored, &[Selectable::new("data.a", &api::schema::any())]).unwrap();
         assert_eq!(entry.json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#[..]);
         assert_eq!(entry.at(123).json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"123","name":"x"},"data":{"a":"b"}}"#[..]);
+        assert_eq!(entry.item(), br#""metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#);
         assert_eq!(entry.fields[0].as_deref(), Some("b"));
         assert_eq!((entry.namespace(), entry.name()), ("ns", "x"));
     }

@@ -33,10 +33,13 @@ pub static KIND: Kind<DaemonSet> = Kind {
         d.status = Some(DaemonSetStatus::default());
         let template = d.spec.as_mut().and_then(|s| s.template.spec.as_mut());
         crate::core::pod::drop_disabled(template, None);
+        set_template_generation(d, 1);
     },
     prepare_update: |new, old, _| {
         let template = new.spec.as_mut().and_then(|s| s.template.spec.as_mut());
         crate::core::pod::drop_disabled(template, spec(old).template.spec.as_ref());
+        let changed = spec(new).template != spec(old).template;
+        set_template_generation(new, template_generation(old) + i64::from(changed));
     },
     validate: |d, errors| validate(d, None, errors),
     validate_update: |new, old, errors| {
@@ -101,6 +104,19 @@ pub static KIND: Kind<DaemonSet> = Kind {
 
 static NO_SPEC: LazyLock<DaemonSetSpec> = LazyLock::new(Default::default);
 static NO_STATUS: LazyLock<DaemonSetStatus> = LazyLock::new(Default::default);
+
+/// How often the template has changed: a field of extensions/v1beta1 that lives on as an annotation.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(d: &DaemonSet) -> i64 {
+    let annotation = d.metadata.annotations.as_ref().and_then(|a| a.get(TEMPLATE_GENERATION));
+    annotation.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn set_template_generation(d: &mut DaemonSet, generation: i64) {
+    let annotations = d.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string());
+}
 
 fn spec(d: &DaemonSet) -> &DaemonSetSpec {
     d.spec.as_ref().unwrap_or(&NO_SPEC)

@@ -20,6 +20,9 @@ pub static KIND: Kind<PersistentVolume> = Kind {
         let spec = v.spec.get_or_insert_default();
         spec.persistent_volume_reclaim_policy.get_or_insert_with(|| "Retain".into());
         spec.volume_mode.get_or_insert_with(|| "Filesystem".into());
+        if let Some(path) = &mut spec.host_path {
+            path.type_.get_or_insert_default();
+        }
         let status = v.status.get_or_insert_default();
         if !is_set(&status.phase) {
             status.phase = Some("Pending".into());

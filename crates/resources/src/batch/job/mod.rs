@@ -131,6 +131,10 @@ fn prepare_create(j: &mut Job, _: &Context<'_>) {
         let value = if key.ends_with("name") { &name } else { &uid };
         labels.entry(key.into()).or_insert_with(|| value.clone());
     }
+    // Upstream shows a job without labels with those of its pods.
+    if j.metadata.labels.as_ref().is_none_or(|l| l.is_empty()) {
+        j.metadata.labels = Some(labels.clone());
+    }
     let selector = spec.selector.get_or_insert_with(LabelSelector::default);
     let labels = selector.match_labels.get_or_insert_default();
     labels.entry("batch.kubernetes.io/controller-uid".into()).or_insert(uid);
