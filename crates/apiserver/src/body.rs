@@ -1,10 +1,9 @@
 //! Bodies of answers: bytes that are there, lists written as they are sent, watches, and what is passed on.
 
-use crate::cache::Entry;
-use bytes::{Bytes, BytesMut};
+use crate::list_body::ListBody;
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Why a body breaks off.
@@ -17,7 +16,7 @@ pub type Stream = Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>
 pub enum Body {
     /// Bytes.
     Full(Option<Bytes>),
-    /// A list in JSON.
+    /// A list.
     List(ListBody),
     /// Anything else.
     Stream(Stream),
@@ -54,7 +53,7 @@ impl HttpBody for Body {
             Body::Full(bytes) => {
                 Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
             }
-            Body::List(list) => Poll::Ready(list.next().map(|b| Ok(Frame::data(b)))),
+            Body::List(list) => Poll::Ready(list.frame().map(|b| b.map(Frame::data).map_err(Into::into))),
             Body::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
@@ -62,7 +61,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Body::List(list) => list.done,
+            Body::List(list) => list.is_done(),
             Body::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -73,51 +72,5 @@ impl HttpBody for Body {
             Body::List(_) => SizeHint::default(),
             Body::Stream(stream) => stream.size_hint(),
         }
-    }
-}
-
-/// A list's bytes as they are sent: never more than a chunk of them at a time is in memory.
-pub struct ListBody {
-    head: Option<Vec<u8>>,
-    items: std::vec::IntoIter<Arc<Entry>>,
-    whole: bool,
-    first: bool,
-    done: bool,
-}
-
-const CHUNK: usize = 64 << 10;
-
-impl ListBody {
-    /// A list that starts with `head`, up to its `"items":[`. Only `whole` items say their version and kind, as
-    /// those of upstream's custom resources do and those of typed lists do not.
-    pub fn new(head: Vec<u8>, items: Vec<Arc<Entry>>, whole: bool) -> Self {
-        ListBody { head: Some(head), items: items.into_iter(), whole, first: true, done: false }
-    }
-
-    fn next(&mut self) -> Option<Bytes> {
-        if self.done {
-            return None;
-        }
-        let mut chunk = BytesMut::with_capacity(CHUNK + 8192);
-        if let Some(head) = self.head.take() {
-            chunk.extend_from_slice(&head);
-        }
-        while chunk.len() < CHUNK {
-            let Some(entry) = self.items.next() else {
-                chunk.extend_from_slice(b"]}\n");
-                self.done = true;
-                break;
-            };
-            if !std::mem::take(&mut self.first) {
-                chunk.extend_from_slice(b",");
-            }
-            if self.whole {
-                chunk.extend_from_slice(&entry.json);
-            } else {
-                chunk.extend_from_slice(b"{");
-                chunk.extend_from_slice(entry.item());
-            }
-        }
-        Some(chunk.freeze())
     }
 }

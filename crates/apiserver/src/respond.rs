@@ -1,12 +1,13 @@
 //! Writing answers: an object or a list, whole, as a table or as metadata alone, in the form accepted.
 
-use crate::body::{Body, ListBody};
+use crate::body::Body;
 use crate::cache::Entry;
+use crate::list_body::{Form, ListBody};
 use crate::negotiate::{Format, View};
 use crate::tables;
 use crate::verbs::{Answer, Request, internal};
 use api::Status;
-use api::schema::builtin;
+use api::schema::{Schema, builtin};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WARNING};
 use http::{HeaderName, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -115,19 +116,13 @@ pub fn object(request: &Request, code: u16, entry: &Entry) -> Answer {
                 json!({"resourceVersion": entry.revision.to_string()}),
             )?,
         ),
-        (View::Metadata(version), _) => value(request, code, &metadata(request, version, entry)?),
+        (View::Metadata(version), _) => value(request, code, &metadata(version, entry)?),
     }
 }
 
 /// An object's metadata alone.
-pub fn metadata(request: &Request, version: &str, entry: &Entry) -> Result<Value, Status> {
-    let metadata = request
-        .shown(entry)?
-        .value()
-        .map_err(internal)?
-        .get_mut("metadata")
-        .map(Value::take)
-        .unwrap_or_default();
+pub fn metadata(version: &str, entry: &Entry) -> Result<Value, Status> {
+    let metadata: Value = serde_json::from_str(entry.metadata()).map_err(internal)?;
     Ok(
         json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}),
     )
@@ -157,6 +152,25 @@ impl ListMeta {
     }
 }
 
+fn json_list(kind: &str, version: &str, meta: &ListMeta, items: Vec<Arc<Entry>>, form: Form) -> Answer {
+    let mut head = format!("{{\"kind\":{kind:?},\"apiVersion\":{version:?},\"metadata\":").into_bytes();
+    serde_json::to_writer(&mut head, &meta.to_value()).map_err(internal)?;
+    head.extend_from_slice(b",\"items\":[");
+    Ok(bytes(200, "application/json", Body::List(ListBody::json(head, items, form))))
+}
+
+/// The schema of ListMeta, as lists of objects have it.
+fn list_meta() -> Result<&'static Schema, Status> {
+    let list = builtin().kind_of("", "v1", "ConfigMapList").and_then(|s| s.as_struct());
+    let meta = list.and_then(|l| l.field("metadata")).map(|f| &*f.schema);
+    meta.ok_or_else(|| internal("there is no schema of ListMeta"))
+}
+
+/// PartialObjectMetadata in JSON, up to its metadata.
+pub fn metadata_head(version: &str) -> String {
+    format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":")
+}
+
 /// A list as an answer.
 pub fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer {
     let accepted = &request.accepted;
@@ -170,16 +184,20 @@ pub fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> An
     let kind = format!("{}List", gvk.kind);
     match (&accepted.view, accepted.format) {
         (View::Whole, Format::Json) if !accepted.pretty => {
-            let mut head =
-                format!("{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":", kind, gvk.api_version())
-                    .into_bytes();
-            serde_json::to_writer(&mut head, &meta.to_value()).map_err(internal)?;
-            head.extend_from_slice(b",\"items\":[");
-            Ok(bytes(
-                200,
-                "application/json",
-                Body::List(ListBody::new(head, items, request.face.schema.custom)),
-            ))
+            let form = if request.face.schema.custom { Form::Whole } else { Form::Typed };
+            json_list(&kind, &gvk.api_version(), &meta, items, form)
+        }
+        (View::Metadata(version), Format::Json) if !accepted.pretty => {
+            let before = metadata_head(version);
+            let kind = "PartialObjectMetadataList";
+            json_list(kind, &format!("meta.k8s.io/{version}"), &meta, items, Form::Metadata(before))
+        }
+        (View::Whole, Format::Protobuf) if !request.face.schema.custom => {
+            let meta = api::protobuf::encode(&meta.to_value(), list_meta()?).map_err(internal)?;
+            let schema = request.face.schema.clone();
+            let list =
+                ListBody::protobuf(&gvk.api_version(), &kind, &meta, items, schema).map_err(internal)?;
+            Ok(bytes(200, Format::Protobuf.media_type(), Body::List(list)))
         }
         (View::Whole, _) => {
             let mut items =
@@ -198,7 +216,7 @@ pub fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> An
             value(request, 200, &tables::table(request, version, &refs, meta.to_value())?)
         }
         (View::Metadata(version), _) => {
-            let items = items.iter().map(|e| metadata(request, version, e)).collect::<Result<Vec<_>, _>>()?;
+            let items = items.iter().map(|e| metadata(version, e)).collect::<Result<Vec<_>, _>>()?;
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta.to_value(), "items": items});
             value(request, 200, &list)
         }

@@ -61,7 +61,7 @@ fn row(request: &Request, version: &str, entry: &Entry, include: &str, named: bo
             request.face.from_own(&mut value);
             value
         }
-        _ => crate::respond::metadata(request, version, entry)?,
+        _ => crate::respond::metadata(version, entry)?,
     };
     Ok(json!({"cells": cells, "object": object}))
 }

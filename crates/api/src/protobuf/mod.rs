@@ -37,17 +37,28 @@ pub struct Envelope<'a> {
     pub content_type: &'a str,
 }
 
-/// Puts a message into its envelope.
-pub fn wrap(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+/// What follows the message in its envelope: no encoding, no content type.
+const TAIL: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
+
+/// What stands before and after a message of this length in its envelope.
+pub fn envelope(api_version: &str, kind: &str, length: usize) -> (Vec<u8>, &'static [u8]) {
     let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
     put_message(&mut type_meta, 1, api_version.as_bytes());
     put_message(&mut type_meta, 2, kind.as_bytes());
-    let mut out = Vec::with_capacity(raw.len() + type_meta.len() + 20);
-    out.extend_from_slice(MAGIC);
-    put_message(&mut out, 1, &type_meta);
-    put_message(&mut out, 2, raw);
-    put_message(&mut out, 3, b"");
-    put_message(&mut out, 4, b"");
+    let mut head = Vec::with_capacity(type_meta.len() + 20);
+    head.extend_from_slice(MAGIC);
+    put_message(&mut head, 1, &type_meta);
+    encode::key(&mut head, 2, 2);
+    encode::varint(&mut head, length as u64);
+    (head, TAIL)
+}
+
+/// Puts a message into its envelope.
+pub fn wrap(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let (mut out, tail) = envelope(api_version, kind, raw.len());
+    out.reserve_exact(raw.len() + tail.len());
+    out.extend_from_slice(raw);
+    out.extend_from_slice(tail);
     out
 }
 
@@ -114,6 +125,14 @@ pub fn put_message(out: &mut Vec<u8>, tag: u32, message: &[u8]) {
     encode::key(out, tag, 2);
     encode::varint(out, message.len() as u64);
     out.extend_from_slice(message);
+}
+
+/// How many bytes [`put_message`] takes for a message of this length.
+pub fn message_length(tag: u32, length: usize) -> usize {
+    let mut head = Vec::with_capacity(16);
+    encode::key(&mut head, tag, 2);
+    encode::varint(&mut head, length as u64);
+    head.len() + length
 }
 
 /// One event of a watch, in the frame that it is sent in; `object` is the object's bytes on the wire.

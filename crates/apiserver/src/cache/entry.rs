@@ -3,6 +3,7 @@
 use super::pluck::{Selectable, pluck};
 use bytes::Bytes;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::sync::{Arc, OnceLock};
 use store::Revision;
 
@@ -72,6 +73,14 @@ impl Entry {
     pub fn item(&self) -> &[u8] {
         let start = metadata_start(&self.json).saturating_sub(METADATA.len());
         self.json.get(start..).unwrap_or_default()
+    }
+
+    /// Its metadata as JSON.
+    pub fn metadata(&self) -> &str {
+        let start = metadata_start(&self.json).saturating_sub(1);
+        let rest = self.json.get(start..).unwrap_or_default();
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
+        values.next().and_then(Result::ok).map_or("{}", RawValue::get)
     }
 
     /// The same revision of the object in another version.
@@ -181,6 +190,7 @@ mod tests {
             Entry::new("ns/x".into(), 7, &stored, &[Selectable::new("data.a", &api::schema::any())]).unwrap();
         assert_eq!(entry.json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#[..]);
         assert_eq!(entry.at(123).json, br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"123","name":"x"},"data":{"a":"b"}}"#[..]);
+        assert_eq!(entry.metadata(), r#"{"resourceVersion":"7","name":"x"}"#);
         assert_eq!(entry.item(), br#""metadata":{"resourceVersion":"7","name":"x"},"data":{"a":"b"}}"#);
         assert_eq!(entry.fields[0].as_deref(), Some("b"));
         assert_eq!((entry.namespace(), entry.name()), ("ns", "x"));

@@ -190,7 +190,13 @@ impl WatchBody {
                 }
                 table
             }
-            View::Metadata(version) => respond::metadata(request, version, entry).ok()?,
+            View::Metadata(version) if request.accepted.format == Format::Json => {
+                let head = respond::metadata_head(version);
+                let line =
+                    [r#"{"type":""#, kind.name(), r#"","object":"#, &head, entry.metadata(), "}}\n"].concat();
+                return Some(line.into());
+            }
+            View::Metadata(version) => respond::metadata(version, entry).ok()?,
             View::Whole => request.shown(entry).ok()?.value().ok()?,
         };
         self.frame(kind.name(), &object)
