@@ -83,6 +83,18 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
     let kind = &resource.kind;
     let name = object.meta().name.clone().unwrap_or_default();
     kind.default(&mut object);
+    let fields = match applied {
+        true => None,
+        false => {
+            // What admission and the server itself add is nobody's.
+            let mut sent = to_json(request, &object)?;
+            if let (true, Value::Object(map)) = (kind.has_status(), &mut sent) {
+                map.remove("status");
+            }
+            request.track(None, &mut sent, "", &request.manager());
+            Some(take_fields(&mut sent))
+        }
+    };
     let admission = request.admission(Operation::Create, "", &name, None);
     request.server.admission.admit(&admission, Some(&mut object)).await?;
     let given = {
@@ -112,8 +124,8 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
     let dry_run = request.dry_run()?;
     let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
     let mut value = to_json(request, &object)?;
-    if !applied {
-        request.track(None, &mut value, "", &request.manager());
+    if let Some(fields) = fields {
+        put_fields(&mut value, fields);
     }
     let outcome = commit(request, &name, Expect::Absent, &value, dry_run).await;
     if outcome.is_err() {
@@ -123,6 +135,19 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
         StoreError::Conflict(_) => Status::already_exists(&request.face.group_resource, &name),
         e => store_failed(e),
     })?
+}
+
+/// Takes an object's managedFields out.
+pub fn take_fields(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
+}
+
+/// Gives an object these managedFields, or none.
+pub fn put_fields(object: &mut Value, fields: Option<Value>) {
+    take_fields(object);
+    if let (Some(fields), Some(Value::Object(metadata))) = (fields, object.get_mut("metadata")) {
+        metadata.insert("managedFields".into(), fields);
+    }
 }
 
 /// Who sets the fields of this request.

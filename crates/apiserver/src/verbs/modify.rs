@@ -1,7 +1,7 @@
 //! Changing an object that is there: read it, make the new one, check it, write it if the old one has not
 //! changed meanwhile; otherwise again. PUT, PATCH, apply, subresources and graceful deletion all end here.
 
-use super::create::{commit, group_kind};
+use super::create::{commit, group_kind, put_fields, take_fields};
 use super::{Request, internal, store_failed, to_json};
 use crate::cache::Entry;
 use admission::Operation;
@@ -124,10 +124,13 @@ async fn attempt(
     let resource = &request.resource;
     let kind = &resource.kind;
     let name = request.info.name.as_str();
-    let old_value = old_entry.value().map_err(internal)?;
+    let mut old_value = old_entry.value().map_err(internal)?;
     let Made { mut value, applied } = make(&old_value)?;
     let dry_run = request.dry_run()?;
+    // Nothing but the tracking of fields looks at them.
+    let old_fields = take_fields(&mut old_value);
     let old = kind.read(&old_value)?;
+    put_fields(&mut old_value, old_fields);
     let mut new_object = None;
     let mut claim = crate::services::Claim::default();
     if how.checked {
@@ -140,9 +143,21 @@ async fn attempt(
         }
         api::json::default(&mut value, &resource.schema);
         api::json::omit_zeros(&mut value, &resource.schema);
+        let mut fields = take_fields(&mut value);
+        let unchanged = fields.as_ref() == old_value.pointer("/metadata/managedFields");
+        if !applied && !unchanged {
+            put_fields(&mut value, fields.clone()); // they were sent, and are to be valid
+        }
         let mut new = kind.read(&value)?;
         super::create::check_scope(request, &mut new)?;
         kind.default(&mut new);
+        if !applied {
+            // What admission and the server itself change is nobody's.
+            let mut sent = to_json(request, &new)?;
+            put_fields(&mut sent, fields);
+            request.track(Some(&old_value), &mut sent, how.part.unwrap_or_default(), how.manager);
+            fields = take_fields(&mut sent);
+        }
         let admission = request.admission(Operation::Update, how.part.unwrap_or_default(), name, Some(&old));
         request.server.admission.admit(&admission, Some(&mut new)).await?;
         match how.part {
@@ -155,14 +170,14 @@ async fn attempt(
             _ => Default::default(),
         };
         value = to_json(request, &new)?;
+        put_fields(&mut value, fields);
         if kind.has_generation() && how.part.is_none_or(|p| p != "status") && spec_changed(&value, &old_value)
         {
             let generation = old.meta().generation.unwrap_or(0) + 1;
             value["metadata"]["generation"] = generation.into();
         }
         new_object = Some(new);
-    }
-    if !applied {
+    } else if !applied {
         request.track(Some(&old_value), &mut value, how.part.unwrap_or_default(), how.manager);
     }
     if same(&value, &old_value) {
