@@ -1,6 +1,8 @@
 //! What the tests share: a real API server over a real store, and kubectl.
 //! Everything waits on conditions; the time limits only keep a broken test from hanging.
 
+pub mod wire;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -94,6 +96,19 @@ impl Cluster {
     /// Where the API server listens.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The same without the scheme.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The API server's resident memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        let pid = self.server.as_ref().map(Child::id).expect("the server runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     fn start_etcd(&mut self) {

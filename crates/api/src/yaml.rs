@@ -16,17 +16,29 @@ pub fn decode(bytes: &[u8], schema: &Schema) -> Result<Decoded, DecodeError> {
             read => return read,
         }
     }
-    check_flows(bytes)?;
+    check_depth(bytes)?;
     let mut cx = Context::default();
     let value = Node::root(schema, &mut cx).deserialize(serde_norway::Deserializer::from_slice(bytes));
     cx.finish(value.map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {e}"))))
 }
 
-/// Counts what may be the beginnings of flow collections; quotes and block text count too, so it is an
-/// estimate, but one that cannot be talked down below what is there.
-fn check_flows(bytes: &[u8]) -> Result<(), DecodeError> {
+/// Counts what may be the beginnings of flow collections, and of block collections within each other on one line,
+/// before the parser takes memory for each; quotes and block text count too, so it is an estimate, but one that
+/// cannot be talked down below what is there.
+fn check_depth(bytes: &[u8]) -> Result<(), DecodeError> {
     let (mut open, mut total, mut before) = (0usize, 0, b' ');
+    // Indicators at the beginning of this line, with nothing but blanks between them.
+    let mut leading = Some(0usize);
     for &b in bytes {
+        leading = match (b, leading) {
+            (b'\n' | b'\r', _) => Some(0),
+            (b'-' | b'?', Some(n)) if n > json::MAX_DEPTH && before.is_ascii_whitespace() => {
+                return Err(DecodeError::TooDeep);
+            }
+            (b'-' | b'?', Some(n)) if before.is_ascii_whitespace() => Some(n + 1),
+            (b' ' | b'\t', n) => n,
+            _ => None,
+        };
         match b {
             b'[' | b'{' if before.is_ascii_whitespace() || b"[{,:?\"'".contains(&before) => {
                 (open, total) = (open + 1, total + 1);

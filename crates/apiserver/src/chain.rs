@@ -1,6 +1,6 @@
 //! The road every request takes: who asks, may they, what for, and back.
 
-use crate::body::Body;
+use crate::limits::{Held, Pace, Seat};
 use crate::metrics::{DurationLabels, RequestLabels};
 use crate::negotiate::{self, Accepted, Format, View};
 use crate::request::{self, Query, RequestInfo};
@@ -10,10 +10,10 @@ use crate::websocket::{self, Unit};
 use crate::{discovery, health, openapi, respond, served};
 use api::{GroupResource, Status};
 use auth::{Attributes, Decision, User};
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue, UPGRADE};
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HeaderValue, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use resources::Subresource;
 use serde_json::{Value, json};
@@ -24,8 +24,10 @@ use std::time::{Duration, Instant};
 
 /// A body may be this large: upstream's limit, etcd's own being less.
 const MAX_BODY: usize = 3 << 20;
-/// A request that does not watch or follow may take this long: `--request-timeout`.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// So much of one that is larger is read all the same, while it comes: who is cut off while sending may not see
+/// the answer.
+const DISCARDED: usize = 16 << 20;
+const STILL_COMING: Duration = Duration::from_millis(500);
 
 /// Who is at the other end of a connection, by its certificate.
 pub enum Peer {
@@ -41,31 +43,38 @@ pub enum Peer {
 pub async fn handle(
     server: Arc<Server>,
     peer: Arc<Peer>,
+    pace: Arc<Pace>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<Held>, Infallible> {
     let started = Instant::now();
     let query = Query::parse(request.uri().query());
     let info = match request::read(request.method(), request.uri(), &query) {
         Ok(info) => info,
-        Err(status) => return Ok(respond::status(&status, Format::Json)),
+        Err(status) => {
+            let busy = pace.begin(Some(started));
+            return Ok(respond::status(&status, Format::Json).map(|body| Held::new(body, busy, None)));
+        }
     };
     let error_format = match negotiate::accept(request.headers()) {
         Ok(Accepted { format, .. }) => format,
         Err(_) => Format::Json,
     };
     let counted = info.clone();
-    let long = matches!(info.verb.as_str(), "watch") || verbs::connect::is_connect(&info.subresource);
-    let answer = answer(server.clone(), peer, info, query, request);
+    let long = info.verb == "watch" || verbs::connect::is_connect(&info.subresource);
+    let limit = server.options.request_timeout();
+    let busy = pace.begin((!long).then(|| started + limit));
+    let mut seat = None;
+    let answer = answer(server.clone(), peer, info, query, request, (!long).then_some(&mut seat));
     let answer = if long {
         answer.await
     } else {
-        tokio::time::timeout(REQUEST_TIMEOUT, answer)
-            .await
-            .unwrap_or_else(|_| Err(Status::timeout("the request did not finish in time", 1)))
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+            Err(Status::timeout("request did not complete within the allotted timeout", 0))
+        })
     };
     let response = answer.unwrap_or_else(|status| respond::status(&status, error_format));
     count(&server, &counted, response.status().as_u16(), started);
-    Ok(response)
+    Ok(response.map(|body| Held::new(body, busy, seat)))
 }
 
 fn count(server: &Server, info: &RequestInfo, code: u16, started: Instant) {
@@ -112,9 +121,18 @@ async fn answer(
     info: RequestInfo,
     query: Query,
     mut request: Request<Incoming>,
+    seat: Option<&mut Seat>,
 ) -> Answer {
     let user = authenticate(&server, &peer, request.headers())?;
     let user = impersonate(&server, user, request.headers())?;
+    // Those who may do everything also have to when there is much to do.
+    if let Some(seat) = seat
+        && !user.groups.iter().any(|g| g == "system:masters")
+    {
+        let taken = server.seats.take(&info.verb).await;
+        *seat = taken
+            .ok_or_else(|| Status::too_many_requests("Too many requests, please try again later.", 1))?;
+    }
     authorize(&server, &user, &info)?;
     if !info.is_resource {
         return other_path(&server, &info, &query, &request).await;
@@ -143,7 +161,10 @@ async fn answer(
     };
     let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, incoming) = request.into_parts();
-    let body = read_body(incoming, &parts.headers).await?;
+    let body = match info.verb.as_str() {
+        "get" | "list" | "watch" if !verbs::connect::is_connect(&info.subresource) => Bytes::new(),
+        _ => read_body(incoming, &parts.headers).await?,
+    };
     let mut request = verbs::Request::new(server, info, query, parts.headers, user, resource, accepted);
     request.raw_query = parts.uri.query().map(Into::into);
     let request = Arc::new(request);
@@ -158,20 +179,34 @@ async fn answer(
     response
 }
 
-async fn read_body(incoming: Incoming, headers: &HeaderMap) -> Result<Bytes, Status> {
+async fn read_body(mut incoming: Incoming, headers: &HeaderMap) -> Result<Bytes, Status> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     let too_large = || Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"));
-    if headers
-        .get(CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok())
-        .is_some_and(|n| n > MAX_BODY)
+    if announced.is_some_and(|n| n > MAX_BODY + DISCARDED)
+        || announced.is_some_and(|n| n > MAX_BODY) && headers.contains_key(EXPECT)
     {
         return Err(too_large());
     }
-    match Limited::new(incoming, MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(e) if e.is::<LengthLimitError>() => Err(too_large()),
-        Err(e) => Err(Status::bad_request(format!("the body could not be read: {e}"))),
+    let mut body = BytesMut::new();
+    let mut length = 0;
+    loop {
+        let frame = match length > MAX_BODY {
+            true => tokio::time::timeout(STILL_COMING, incoming.frame()).await.ok().flatten(),
+            false => incoming.frame().await,
+        };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|e| Status::bad_request(format!("the body could not be read: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= MAX_BODY {
+            body.extend_from_slice(&data);
+        } else if length > MAX_BODY + DISCARDED {
+            break;
+        } else {
+            body = BytesMut::new();
+        }
     }
+    if length > MAX_BODY { Err(too_large()) } else { Ok(body.freeze()) }
 }
 
 async fn dispatch(

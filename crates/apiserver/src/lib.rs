@@ -13,6 +13,7 @@ pub mod codec;
 pub mod connect;
 pub mod discovery;
 pub mod health;
+pub mod limits;
 pub mod list_body;
 pub mod metrics;
 pub mod negotiate;

@@ -190,6 +190,15 @@ pub struct Options {
     /// Changes that may be under way at once.
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: usize,
+    /// How long a request may take that does not watch or follow: seconds, or as 1m0s.
+    #[arg(long, default_value = "1m0s", value_parser = seconds)]
+    pub request_timeout: u64,
+    /// Seconds after which a watch ends that sets no limit of its own, or up to twice that.
+    #[arg(long, default_value_t = 1800)]
+    pub min_request_timeout: u32,
+    /// Streams that one HTTP/2 connection may have open; 0 for 100.
+    #[arg(long, default_value_t = 0)]
+    pub http2_max_streams_per_connection: u32,
     /// Authority of the front proxy's certificates.
     #[arg(long)]
     pub requestheader_client_ca_file: Option<PathBuf>,
@@ -234,10 +243,16 @@ fn seconds(s: &str) -> Result<u64, String> {
             's' => 1,
             _ => return Err(bad()),
         };
-        total += number.parse::<u64>().map_err(|_| bad())? * unit;
+        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+        total = part.and_then(|p| p.checked_add(total)).ok_or_else(bad)?;
         number.clear();
     }
-    if number.is_empty() { Ok(total) } else { number.parse().map_err(|_| bad()) }
+    // A number alone is of seconds; after a unit it is a slip.
+    match number.parse() {
+        Ok(n) if total == 0 => Ok(n),
+        Err(_) if number.is_empty() && !s.is_empty() => Ok(total),
+        _ => Err(bad()),
+    }
 }
 
 impl Options {
@@ -248,6 +263,11 @@ impl Options {
         } else {
             self.api_audiences.clone()
         }
+    }
+
+    /// `--request-timeout`.
+    pub fn request_timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.request_timeout)
     }
 
     /// The address other members reach this server under.
@@ -294,6 +314,10 @@ mod tests {
         assert_eq!(c.nth(10).to_string(), "fd00::a");
         assert!("10.0.0.0".parse::<Cidr>().is_err() && "10.0.0.0/33".parse::<Cidr>().is_err());
         assert_eq!(seconds("1h0m5s"), Ok(3605));
+        assert_eq!((seconds("90"), seconds("0s")), (Ok(90), Ok(0)));
+        for bad in ["", "h", "1h5", "1d", "99999999999999999h", "18446744073709551615s1h"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
         assert!(port_range("5-4").is_err());
     }
 }

@@ -1,30 +1,37 @@
 //! Listening, TLS and connections.
 
 use crate::chain::Peer;
+use crate::limits::{HEAD, Pace, Verdict};
 use crate::options::Options;
 use crate::server::Server;
 use crate::{StartError, chain};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use pki::tls::ClientAuthority;
 use rustls::ServerConfig;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// A client has this long to shake hands, and to send a request's head.
+/// A client has this long to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const HEADER: Duration = Duration::from_secs(32);
-/// Streams of one HTTP/2 connection: upstream's.
-const STREAMS: u32 = 250;
-/// Headers of one request may be this large: Go's default.
+/// Streams of one HTTP/2 connection, and what each may send before it is read: upstream's.
+const STREAMS: u32 = 100;
+const WINDOW: u32 = 256 << 10;
+/// Headers of one request may be this large: upstream's.
 const HEADERS: u32 = 1 << 20;
+/// and this many.
+const HEADER_LINES: usize = 1000;
+/// How often a connection is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 /// Requests under way have this long to end at a shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -123,8 +130,8 @@ pub async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let authority = authority.map(Arc::new);
-    let graceful = GracefulShutdown::new();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let (ending, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let mut shutdown = pin!(shutdown);
     tracing::info!(address = %listener.local_addr().map(|a| a.to_string()).unwrap_or_default(), "serving");
     loop {
         let stream = tokio::select! {
@@ -139,17 +146,14 @@ pub async fn serve(
             },
             () = &mut shutdown => break,
         };
-        tokio::spawn(connection(
-            server.clone(),
-            acceptor.clone(),
-            authority.clone(),
-            stream,
-            graceful.watcher(),
-        ));
+        let ending = ending.clone();
+        tasks.spawn(connection(server.clone(), acceptor.clone(), authority.clone(), stream, ending));
     }
     server.health.ending.store(true, Ordering::Release);
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    ending.cancel();
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         tracing::info!("connections that are still open are cut");
     }
 }
@@ -159,7 +163,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     authority: Option<Arc<ClientAuthority>>,
     stream: TcpStream,
-    watcher: hyper_util::server::graceful::Watcher,
+    ending: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -184,20 +188,50 @@ async fn connection(
         _ => Peer::Unknown,
     };
     let peer = Arc::new(peer);
-    let service = service_fn(move |request| chain::handle(server.clone(), peer.clone(), request));
+    let pace = Pace::new(Instant::now());
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(HEADER_LINES);
+    let streams = Some(server.options.http2_max_streams_per_connection).filter(|n| *n > 0).unwrap_or(STREAMS);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(streams)
         .max_header_list_size(HEADERS)
-        .initial_stream_window_size(256 << 10)
-        .initial_connection_window_size(1 << 20)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW.saturating_mul(streams).min(i32::MAX as u32))
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(30));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    if let Err(e) = watcher.watch(connection.into_owned()).await {
-        tracing::debug!(error = %e, "a connection broke off");
+    // What was agreed on, not what comes first: who says nothing would be waited for.
+    let builder = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => builder.http2_only(),
+        _ => builder.http1_only(),
+    };
+    let asked = pace.clone();
+    let service =
+        service_fn(move |request| chain::handle(server.clone(), peer.clone(), asked.clone(), request));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut look = tokio::time::interval(LOOK);
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            result = &mut connection => {
+                if let Err(e) = result {
+                    tracing::debug!(error = %e, "a connection broke off");
+                }
+                return;
+            }
+            () = ending.cancelled(), if !leaving => {
+                connection.as_mut().graceful_shutdown();
+                leaving = true;
+            }
+            _ = look.tick() => match pace.judge(Instant::now()) {
+                Verdict::Stay => {}
+                Verdict::Idle if !leaving => {
+                    connection.as_mut().graceful_shutdown();
+                    leaving = true;
+                }
+                Verdict::Idle | Verdict::Stalled => return,
+            },
+        }
     }
 }

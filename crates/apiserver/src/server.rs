@@ -36,6 +36,8 @@ pub struct Server {
     pub services: crate::services::Allocator,
     /// OpenAPI documents, made when asked for.
     pub documents: Documents,
+    /// How many requests may be under way.
+    pub seats: crate::limits::Seats,
     /// What it has done.
     pub metrics: crate::metrics::Metrics,
     /// What has to be done before it is ready.
@@ -68,7 +70,14 @@ impl Server {
     /// Makes a server.
     pub fn new(parts: Parts) -> Arc<Self> {
         let services = crate::services::Allocator::new(&parts.options);
+        let seats = crate::limits::Seats::new(
+            parts.options.max_requests_inflight,
+            parts.options.max_mutating_requests_inflight,
+            // As long as upstream's priority and fairness lets requests wait.
+            parts.options.request_timeout() / 4,
+        );
         Arc::new(Server {
+            seats,
             admission: parts.admission,
             services,
             options: parts.options,

@@ -32,8 +32,10 @@ const REVISION_BLOCK: u64 = 100_000;
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
 /// Requests in one commit at the most.
 const MAX_GROUP: usize = 512;
-/// Changes kept in memory for watchers that start.
+/// Changes kept in memory for watchers that start: this many,
 const HISTORY: usize = 4096;
+/// or this many bytes of values.
+const HISTORY_BYTES: usize = 8 << 20;
 /// redb's page cache. The API server holds every object itself, so this serves commits only.
 const PAGE_CACHE_BYTES: usize = 6 << 20;
 
@@ -96,6 +98,7 @@ impl Embedded {
             revision: revision.clone(),
             reserved: revision.load(Ordering::Acquire) + REVISION_BLOCK,
             history: VecDeque::new(),
+            history_bytes: 0,
             forgotten: revision.load(Ordering::Acquire),
             watchers: Vec::new(),
             unflushed: None,
@@ -270,6 +273,7 @@ struct Writer {
     revision: Arc<AtomicU64>,
     reserved: Revision,
     history: VecDeque<Event>,
+    history_bytes: usize,
     /// Changes up to this revision are not in `history`.
     forgotten: Revision,
     watchers: Vec<Watcher>,
@@ -543,6 +547,7 @@ impl Writer {
                     let _ = watcher.events.blocking_send(Err(lost()));
                 }
                 self.history.clear();
+                self.history_bytes = 0;
                 self.forgotten = self.revision.load(Ordering::Acquire);
             }
             Err(e) => {
@@ -582,9 +587,11 @@ impl Writer {
             let wanted = events.iter().filter(|e| key_of(e).starts_with(&*w.prefix)).cloned().collect();
             w.events.blocking_send(Ok(Batch { revision, events: wanted })).is_ok()
         });
+        self.history_bytes += events.iter().map(size_of_value).sum::<usize>();
         self.history.extend(events);
-        while self.history.len() > HISTORY {
+        while self.history.len() > HISTORY || self.history_bytes > HISTORY_BYTES {
             if let Some(old) = self.history.pop_front() {
+                self.history_bytes -= size_of_value(&old);
                 self.forgotten = old.revision();
             }
         }
@@ -602,6 +609,13 @@ impl Writer {
             tracing::error!(error = %e, "the store could not be closed cleanly");
         }
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn size_of_value(event: &Event) -> usize {
+    match event {
+        Event::Put(kv) => kv.value.len(),
+        Event::Delete { .. } => 0,
     }
 }
 

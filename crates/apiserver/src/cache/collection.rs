@@ -3,13 +3,13 @@
 use super::entry::Entry;
 use super::filter::Filter;
 use super::pluck::Selectable;
+use super::queue::{Changes, Sender, queue};
 use bytes::Bytes;
 use imbl::OrdMap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use store::{Event, KeyValue, Revision};
-use tokio::sync::mpsc;
 
 /// Objects by key. Cloning it is O(1), and a clone never changes.
 pub type Items = OrdMap<Arc<str>, Arc<Entry>>;
@@ -18,8 +18,6 @@ pub type Items = OrdMap<Arc<str>, Arc<Entry>>;
 const HISTORY: usize = 2000;
 /// or this many bytes of objects.
 const HISTORY_BYTES: usize = 8 << 20;
-/// Changes that may wait for a watcher. One that falls further behind is ended and starts anew.
-const WATCHER_QUEUE: usize = 1024;
 /// Snapshots kept for continue tokens, and for how long: etcd's compaction interval in upstream.
 const SNAPSHOTS: usize = 100;
 const SNAPSHOT_AGE: Duration = Duration::from_secs(300);
@@ -83,7 +81,7 @@ pub fn event_line(kind: ChangeKind, entry: &Entry) -> Bytes {
 
 struct Watcher {
     filter: Arc<Filter>,
-    queue: mpsc::Sender<Arc<Change>>,
+    queue: Sender,
 }
 
 /// By what a watcher can be found without asking all of them.
@@ -282,11 +280,7 @@ impl Collection {
     }
 
     /// Starts a watch of changes after `after`. Answers those already known that fit, and the queue of those to come.
-    pub fn watch(
-        &self,
-        filter: Arc<Filter>,
-        after: Revision,
-    ) -> Result<(Vec<Arc<Change>>, mpsc::Receiver<Arc<Change>>), TooOld> {
+    pub fn watch(&self, filter: Arc<Filter>, after: Revision) -> Result<(Vec<Arc<Change>>, Changes), TooOld> {
         let mut state = self.state();
         if after < state.forgotten {
             return Err(TooOld { forgotten: state.forgotten });
@@ -297,11 +291,7 @@ impl Collection {
     }
 
     /// Starts a watch from now on. Answers all objects, their revision, and the queue of changes to come.
-    pub fn watch_from_now(
-        &self,
-        filter: Arc<Filter>,
-        applied: Revision,
-    ) -> (Items, Revision, mpsc::Receiver<Arc<Change>>) {
+    pub fn watch_from_now(&self, filter: Arc<Filter>, applied: Revision) -> (Items, Revision, Changes) {
         let mut state = self.state();
         let queue = state.add_watcher(filter);
         (state.items.clone(), state.last.max(applied), queue)
@@ -324,8 +314,8 @@ impl Collection {
 }
 
 impl State {
-    fn add_watcher(&mut self, filter: Arc<Filter>) -> mpsc::Receiver<Arc<Change>> {
-        let (queue, changes) = mpsc::channel(WATCHER_QUEUE);
+    fn add_watcher(&mut self, filter: Arc<Filter>) -> Changes {
+        let (queue, changes) = queue();
         let watchers = self.watchers.entry(filter.index()).or_default();
         watchers.retain(|w| !w.queue.is_closed());
         watchers.push(Watcher { filter, queue });
@@ -369,10 +359,10 @@ impl State {
 
     fn tell_indexed(&mut self, index: &Index, change: &Arc<Change>) {
         let Some(watchers) = self.watchers.get_mut(index) else { return };
-        // A watcher whose queue is full is dropped; its stream ends after what it has, and it starts anew.
+        // A watcher whose queue is full is dropped; its stream ends, and it starts anew.
         watchers.retain(|w| {
             !w.filter.concerns(change) && !w.queue.is_closed()
-                || w.filter.concerns(change) && w.queue.try_send(change.clone()).is_ok()
+                || w.filter.concerns(change) && w.queue.send(change)
         });
         if watchers.is_empty() {
             self.watchers.remove(index);

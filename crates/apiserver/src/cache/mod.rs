@@ -7,10 +7,12 @@ pub mod collection;
 pub mod entry;
 pub mod filter;
 pub mod pluck;
+pub mod queue;
 
 pub use collection::{Change, ChangeKind, Collection, Items};
 pub use entry::Entry;
 pub use filter::{Field, FieldTest, Filter};
+pub use queue::Changes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

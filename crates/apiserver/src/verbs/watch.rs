@@ -5,7 +5,7 @@ use super::list::select;
 use super::{Answer, Request};
 use crate::body::{Body, BodyError};
 use crate::cache::collection::event_line;
-use crate::cache::{Change, ChangeKind, Entry, Filter};
+use crate::cache::{Change, ChangeKind, Changes, Entry, Filter};
 use crate::negotiate::{Format, View};
 use crate::{respond, tables};
 use api::Status;
@@ -19,11 +19,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-/// A watch without `timeoutSeconds` ends after this, or up to twice that: `--min-request-timeout`.
-const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Watchers who want bookmarks get one this often.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(55);
 /// Bytes gathered into one frame while changes are waiting.
@@ -83,7 +81,8 @@ pub async fn watch(request: Arc<Request>) -> Answer {
     };
     let timeout = match request.query.number("timeoutSeconds")? {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds as u64),
-        _ => MIN_TIMEOUT.mul_f64(1.0 + rand::rng().random::<f64>()),
+        _ => Duration::from_secs(request.server.options.min_request_timeout.into())
+            .mul_f64(1.0 + rand::rng().random::<f64>()),
     };
     let media_type = match request.accepted.format {
         Format::Json => "application/json",
@@ -124,7 +123,7 @@ struct WatchBody {
     /// Whether events go out as they are kept: whole, as JSON.
     plain: bool,
     pending: VecDeque<Out>,
-    changes: mpsc::Receiver<Arc<Change>>,
+    changes: Changes,
     /// The newest revision told.
     reached: u64,
     end: Pin<Box<Sleep>>,
@@ -225,16 +224,18 @@ impl http_body::Body for WatchBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        // Read before the queue is: changes up to it are there by now.
+        let progress = this.bookmark.as_ref().map(|_| *this.progress.borrow());
         let mut one: Option<Bytes> = None;
         let mut many = BytesMut::new();
         // Everything that waits goes into one frame: it is one write, and one encryption.
-        while many.len() < FRAME {
+        while many.len() + one.as_ref().map_or(0, Bytes::len) < FRAME {
             let next = match this.pending.pop_front() {
                 Some(out) => out,
-                None => match this.changes.poll_recv(cx) {
+                None => match this.changes.poll_next(cx) {
                     Poll::Ready(Some(change)) => Out::Change(change),
                     // The queue was full: what is left has been told, and the client starts anew from there.
-                    Poll::Ready(None) if one.is_none() => return Poll::Ready(None),
+                    Poll::Ready(None) if one.is_none() && many.is_empty() => return Poll::Ready(None),
                     Poll::Ready(None) | Poll::Pending => break,
                 },
             };
@@ -259,9 +260,7 @@ impl http_body::Body for WatchBody {
         {
             timer.as_mut().reset(Instant::now() + BOOKMARK_INTERVAL);
             let _ = timer.as_mut().poll(cx);
-            let revision = *this.progress.borrow();
-            // Changes up to it may still wait in the queue, which was empty just now.
-            if revision > this.reached
+            if let Some(revision) = progress.filter(|p| *p > this.reached)
                 && let Some(bytes) = this.bytes(&Out::Bookmark { revision, end_of_list: false })
             {
                 this.reached = revision;
