@@ -5,6 +5,7 @@ use crate::{Operation, Plugin, Request};
 use api::object::Object;
 use api::{GroupResource, Status, read};
 use k8s_openapi::api::core::v1::Namespace;
+use std::sync::Arc;
 
 /// See the module.
 pub struct NamespaceLifecycle;
@@ -25,7 +26,7 @@ impl Plugin for NamespaceExists {
     }
 
     fn validate(&self, request: &Request<'_>, _object: Option<&Object>) -> Result<(), Status> {
-        let there = || read::get::<Namespace>(request.reader, "", request.namespace).is_some();
+        let there = || read::kept::<Namespace>(request.reader, "", request.namespace).is_some();
         if !is_within(request) || there() {
             return Ok(());
         }
@@ -51,13 +52,13 @@ impl Plugin for NamespaceLifecycle {
             return Ok(());
         }
         let namespaces = GroupResource::new("", "namespaces");
-        let namespace: Namespace = read::get(request.reader, "", request.namespace)
+        let namespace: Arc<Namespace> = read::kept(request.reader, "", request.namespace)
             .ok_or_else(|| Status::not_found(&namespaces, request.namespace))?;
         if request.operation != Operation::Create {
             return Ok(());
         }
-        let phase = namespace.status.and_then(|s| s.phase);
-        if namespace.metadata.deletion_timestamp.is_some() || phase.as_deref() == Some("Terminating") {
+        let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref());
+        if namespace.metadata.deletion_timestamp.is_some() || phase == Some("Terminating") {
             let why = format!(
                 "unable to create new content in namespace {} because it is being terminated",
                 request.namespace

@@ -7,6 +7,7 @@ use api::{GroupResource, Status, read};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 type Labels = BTreeMap<String, String>;
 
@@ -49,7 +50,7 @@ impl PodNodeSelector {
     }
 
     fn wanted(&self, request: &Request<'_>) -> Result<Labels, Status> {
-        let namespace: Namespace = read::get(request.reader, "", request.namespace)
+        let namespace: Arc<Namespace> = read::kept(request.reader, "", request.namespace)
             .ok_or_else(|| Status::not_found(&GroupResource::new("", "namespaces"), request.namespace))?;
         match namespace.metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION)) {
             Some(text) => parse(text).map_err(Status::internal),

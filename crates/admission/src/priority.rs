@@ -5,6 +5,7 @@ use api::object::Object;
 use api::{Status, read};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use std::sync::Arc;
 
 /// See the module.
 pub struct Priority;
@@ -23,19 +24,19 @@ impl Plugin for Priority {
         };
         let class = match spec.priority_class_name.as_deref().filter(|n| !n.is_empty()) {
             Some(name) => {
-                let class: Option<PriorityClass> = read::get(request.reader, "", name);
+                let class: Option<Arc<PriorityClass>> = read::kept(request.reader, "", name);
                 Some(class.ok_or_else(|| {
                     request.forbidden(format!("no PriorityClass with name {name} was found"))
                 })?)
             }
             // Of several that are the default, upstream takes the lowest.
-            None => read::list::<PriorityClass>(request.reader, None)
+            None => read::list_kept::<PriorityClass>(request.reader, None)
                 .into_iter()
                 .filter(|c| c.global_default == Some(true))
                 .min_by_key(|c| c.value),
         };
         let (name, value, policy) = match class {
-            Some(c) => (c.metadata.name, c.value.unwrap_or_default(), c.preemption_policy),
+            Some(c) => (c.metadata.name.clone(), c.value.unwrap_or_default(), c.preemption_policy.clone()),
             None => (None, 0, None),
         };
         let policy = policy.unwrap_or_else(|| "PreemptLowerPriority".into());
@@ -64,10 +65,10 @@ impl Plugin for Priority {
             return Ok(());
         }
         let name = class.metadata.name.as_deref();
-        let other = read::list::<PriorityClass>(request.reader, None)
+        let other = read::list_kept::<PriorityClass>(request.reader, None)
             .into_iter()
             .find(|c| c.global_default == Some(true) && c.metadata.name.as_deref() != name);
-        match other.and_then(|c| c.metadata.name) {
+        match other.and_then(|c| c.metadata.name.clone()) {
             Some(other) => Err(request.forbidden(format!(
                 "PriorityClass {other} is already marked as default. Only one default can exist"
             ))),

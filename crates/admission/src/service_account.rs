@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     ObjectFieldSelector, Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume,
     VolumeMount, VolumeProjection,
 };
+use std::sync::Arc;
 
 /// See the module.
 pub struct ServiceAccounts;
@@ -42,8 +43,8 @@ impl Plugin for ServiceAccounts {
         }
         spec.service_account.clone_from(&spec.service_account_name);
         let name = spec.service_account_name.clone().unwrap_or_default();
-        let account: ServiceAccount =
-            read::get(request.reader, request.namespace, &name).ok_or_else(|| {
+        let account: Arc<ServiceAccount> =
+            read::kept(request.reader, request.namespace, &name).ok_or_else(|| {
                 request.forbidden(format!(
                     "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
                     request.namespace
@@ -55,7 +56,7 @@ impl Plugin for ServiceAccounts {
             mount_token(spec);
         }
         if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
-            spec.image_pull_secrets = account.image_pull_secrets.filter(|s| !s.is_empty());
+            spec.image_pull_secrets = account.image_pull_secrets.clone().filter(|s| !s.is_empty());
         }
         Ok(())
     }

@@ -3,13 +3,13 @@
 use admission::config::Config;
 use admission::{Chain, Change, Future, Host, Operation, Request};
 use api::object::{Custom, Object};
-use api::read::ObjectReader;
+use api::read::{Held, ObjectReader};
 use api::{GroupResource, GroupVersion, GroupVersionKind, Status};
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -67,26 +67,43 @@ fn resource_of(value: &Value) -> GroupResource {
     GroupResource::new(group, plural(&text(value, "/kind")))
 }
 
+/// A stored object.
+struct Stored(bytes::Bytes, OnceLock<Arc<dyn Any + Send + Sync>>);
+
+impl Held for Stored {
+    fn json(&self) -> &bytes::Bytes {
+        &self.0
+    }
+
+    fn typed(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.1
+    }
+}
+
+fn held(object: &Value) -> Arc<dyn Held> {
+    Arc::new(Stored(object.to_string().into(), OnceLock::new()))
+}
+
 impl ObjectReader for World {
-    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Bytes> {
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<dyn Held>> {
         let objects = self.objects.lock().unwrap();
         let is = |o: &&Value| {
             resource_of(o) == *resource
                 && text(o, "/metadata/namespace") == namespace
                 && text(o, "/metadata/name") == name
         };
-        objects.iter().find(is).map(|o| o.to_string().into())
+        objects.iter().find(is).map(held)
     }
 
-    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Bytes> {
+    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<dyn Held>> {
         let objects = self.objects.lock().unwrap();
         let is = |o: &&Value| {
             resource_of(o) == *resource && namespace.is_none_or(|n| text(o, "/metadata/namespace") == n)
         };
-        objects.iter().filter(is).map(|o| o.to_string().into()).collect()
+        objects.iter().filter(is).map(held).collect()
     }
 
-    fn select(&self, _: &GroupResource, _: &str, _: &str) -> Vec<Bytes> {
+    fn select(&self, _: &GroupResource, _: &str, _: &str) -> Vec<Arc<dyn Held>> {
         Vec::new()
     }
 
@@ -125,7 +142,7 @@ impl Host for World {
         namespace: &'a str,
         name: &'a str,
     ) -> Future<'a, Result<Option<Value>, Status>> {
-        let found = self.get(resource, namespace, name).and_then(|b| serde_json::from_slice(&b).ok());
+        let found = self.get(resource, namespace, name).and_then(|b| serde_json::from_slice(b.json()).ok());
         Box::pin(std::future::ready(Ok(found)))
     }
 

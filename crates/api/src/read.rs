@@ -3,17 +3,28 @@
 use crate::GroupResource;
 use k8s_openapi::Resource;
 use serde::de::DeserializeOwned;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+
+/// An object as the server's cache holds it.
+pub trait Held: Send + Sync {
+    /// Its JSON.
+    fn json(&self) -> &bytes::Bytes;
+
+    /// Room for what [`kept`] reads out of it.
+    fn typed(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>>;
+}
 
 /// Reads objects from the server's cache. It never waits and may be a moment behind the store.
 pub trait ObjectReader: Send + Sync {
-    /// An object's JSON. The namespace is empty for cluster-scoped resources.
-    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<bytes::Bytes>;
+    /// An object. The namespace is empty for cluster-scoped resources.
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<dyn Held>>;
 
-    /// The JSON of all objects of a resource, or of one namespace's.
-    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<bytes::Bytes>;
+    /// All objects of a resource, or of one namespace's.
+    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<dyn Held>>;
 
-    /// The JSON of the objects whose selectable field `field` (such as `spec.nodeName`) is `value`.
-    fn select(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<bytes::Bytes>;
+    /// The objects whose selectable field `field` (such as `spec.nodeName`) is `value`.
+    fn select(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Arc<dyn Held>>;
 
     /// A number that changes with every change of the resource's objects.
     fn generation(&self, resource: &GroupResource) -> u64;
@@ -29,7 +40,33 @@ pub fn get<T: Resource + DeserializeOwned>(
     namespace: &str,
     name: &str,
 ) -> Option<T> {
-    serde_json::from_slice(&reader.get(&resource_of::<T>(), namespace, name)?).ok()
+    serde_json::from_slice(reader.get(&resource_of::<T>(), namespace, name)?.json()).ok()
+}
+
+fn keep<T: DeserializeOwned + Send + Sync + 'static>(held: &dyn Held) -> Option<Arc<T>> {
+    if let Some(there) = held.typed().get() {
+        return there.clone().downcast().ok();
+    }
+    let object: Arc<T> = Arc::new(serde_json::from_slice(held.json()).ok()?);
+    let _ = held.typed().set(object.clone()); // someone else was quicker
+    Some(object)
+}
+
+/// As [`get`], for the few objects that many requests ask for: it is read once and stays in memory with its JSON.
+pub fn kept<T: Resource + DeserializeOwned + Send + Sync + 'static>(
+    reader: &dyn ObjectReader,
+    namespace: &str,
+    name: &str,
+) -> Option<Arc<T>> {
+    keep(&*reader.get(&resource_of::<T>(), namespace, name)?)
+}
+
+/// As [`list`], for objects that are [`kept`].
+pub fn list_kept<T: Resource + DeserializeOwned + Send + Sync + 'static>(
+    reader: &dyn ObjectReader,
+    namespace: Option<&str>,
+) -> Vec<Arc<T>> {
+    reader.list(&resource_of::<T>(), namespace).iter().filter_map(|held| keep(&**held)).collect()
 }
 
 /// All objects of a built-in kind, or one namespace's.
@@ -37,7 +74,7 @@ pub fn list<T: Resource + DeserializeOwned>(reader: &dyn ObjectReader, namespace
     reader
         .list(&resource_of::<T>(), namespace)
         .iter()
-        .filter_map(|json| serde_json::from_slice(json).ok())
+        .filter_map(|held| serde_json::from_slice(held.json()).ok())
         .collect()
 }
 
@@ -46,7 +83,7 @@ pub fn select<T: Resource + DeserializeOwned>(reader: &dyn ObjectReader, field: 
     reader
         .select(&resource_of::<T>(), field, value)
         .iter()
-        .filter_map(|json| serde_json::from_slice(json).ok())
+        .filter_map(|held| serde_json::from_slice(held.json()).ok())
         .collect()
 }
 

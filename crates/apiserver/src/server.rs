@@ -5,10 +5,9 @@ use crate::catalog::{Catalog, Resource};
 use crate::openapi::Documents;
 use crate::options::Options;
 use api::GroupResource;
-use api::read::ObjectReader;
+use api::read::{Held, ObjectReader};
 use auth::authn::Tokens;
 use auth::authz::Authorizers;
-use bytes::Bytes;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use store::{Store, StoreError};
@@ -115,27 +114,31 @@ impl Server {
     }
 }
 
+fn held(entry: &Arc<Entry>) -> Arc<dyn Held> {
+    entry.clone()
+}
+
 /// What authorizers and admission plugins see of the cluster.
 impl ObjectReader for Server {
-    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Bytes> {
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<dyn Held>> {
         let catalog = self.catalog();
         let resource = catalog.resource(resource)?;
-        self.entry(resource, namespace, name).map(|e| e.json.clone())
+        self.entry(resource, namespace, name).map(|e| e as Arc<dyn Held>)
     }
 
-    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Bytes> {
+    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<dyn Held>> {
         let catalog = self.catalog();
         let Some(collection) = catalog.resource(resource).and_then(|r| r.collection.as_ref()) else {
             return Vec::new();
         };
         let (items, _) = collection.snapshot(0);
         match namespace {
-            Some(namespace) => crate::cache::within(&items, namespace).map(|e| e.json.clone()).collect(),
-            None => items.values().map(|e| e.json.clone()).collect(),
+            Some(namespace) => crate::cache::within(&items, namespace).map(held).collect(),
+            None => items.values().map(held).collect(),
         }
     }
 
-    fn select(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Bytes> {
+    fn select(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Arc<dyn Held>> {
         let catalog = self.catalog();
         let Some(collection) = catalog.resource(resource).and_then(|r| r.collection.as_ref()) else {
             return Vec::new();
@@ -143,7 +146,7 @@ impl ObjectReader for Server {
         let Some(i) = collection.selectable.iter().position(|s| s.name == field) else { return Vec::new() };
         let (items, _) = collection.snapshot(0);
         let is = |e: &&Arc<Entry>| e.fields.get(i).and_then(|v| v.as_deref()) == Some(value);
-        items.values().filter(is).map(|e| e.json.clone()).collect()
+        items.values().filter(is).map(|e| held(e)).collect()
     }
 
     fn generation(&self, resource: &GroupResource) -> u64 {

@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy::{Level, Policy, Rules, Version};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// See the module.
 pub struct PodSecurity {
@@ -186,7 +187,7 @@ impl PodSecurity {
             note("exempt", reason.into());
             return Ok(());
         }
-        let namespace: Option<Namespace> = read::get(request.reader, "", request.namespace);
+        let namespace: Option<Arc<Namespace>> = read::kept(request.reader, "", request.namespace);
         let Some(namespace) = namespace else {
             return match is_pod {
                 true => Err(Status::internal(format!("failed to lookup namespace {:?}", request.namespace))),

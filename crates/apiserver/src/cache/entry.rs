@@ -1,9 +1,11 @@
 //! An object as the cache holds it: bytes, and the few values that selectors ask for.
 
 use super::pluck::{Selectable, pluck};
+use api::read::Held;
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 use store::Revision;
 
@@ -21,6 +23,17 @@ pub struct Entry {
     /// The values of the kind's selectable fields, in the kind's order.
     pub fields: Box<[Option<Box<str>>]>,
     protobuf: OnceLock<Option<Bytes>>,
+    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Held for Entry {
+    fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    fn typed(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.typed
+    }
 }
 
 impl Entry {
@@ -47,6 +60,7 @@ impl Entry {
             labels: plucked.labels.into(),
             fields: plucked.fields.into(),
             protobuf: OnceLock::new(),
+            typed: OnceLock::new(),
         })
     }
 
@@ -65,6 +79,7 @@ impl Entry {
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             protobuf: OnceLock::new(),
+            typed: OnceLock::new(),
         }
     }
 
@@ -86,7 +101,7 @@ impl Entry {
     /// The same revision of the object in another version.
     pub fn with_object(&self, value: &Value) -> Result<Self, serde_json::Error> {
         let json = with_revision(&canonical(value)?, self.revision);
-        Ok(Entry { json, protobuf: OnceLock::new(), ..self.clone() })
+        Ok(Entry { json, protobuf: OnceLock::new(), typed: OnceLock::new(), ..self.clone() })
     }
 
     /// The namespace; empty for a cluster-scoped object.

@@ -57,7 +57,7 @@ impl ServiceAccounts {
         let account = Named::of(&bound["serviceaccount"])
             .ok_or_else(|| Rejected("the token names no service account".into()))?;
         account.check(
-            read::get::<ServiceAccount>(reader, namespace, account.name).map(|a| a.metadata),
+            read::kept::<ServiceAccount>(reader, namespace, account.name).map(|a| a.metadata.clone()),
             "service account",
         )?;
         let mut user = User::service_account(namespace, account.name, account.uid);
@@ -126,7 +126,7 @@ fn legacy_user(claims: &Value, token: &str, reader: &dyn ObjectReader) -> Result
     }
     let account = Named { name: claim("service-account.name"), uid: claim("service-account.uid") };
     account.check(
-        read::get::<ServiceAccount>(reader, namespace, account.name).map(|a| a.metadata),
+        read::kept::<ServiceAccount>(reader, namespace, account.name).map(|a| a.metadata.clone()),
         "service account",
     )?;
     Ok(User::service_account(namespace, account.name, account.uid))
