@@ -250,4 +250,15 @@ mod tests {
             assert_eq!(got.join(" "), valid, "{name:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn narrower_rules_are_within_wider_ones(text in "[a-c0A*_./-]{0,70}") {
+            let fits = |rule: fn(&str) -> Vec<String>| rule(&text).is_empty();
+            proptest::prop_assert!(!fits(dns1035_label) || fits(dns1123_label));
+            proptest::prop_assert!(!fits(dns1123_label) || fits(dns1123_subdomain) && fits(label_value));
+            proptest::prop_assert!(!fits(dns1123_subdomain) || fits(dns1123_subdomain_with_underscore));
+            proptest::prop_assert!(!fits(dns1123_label) || fits(qualified_name));
+        }
+    }
 }

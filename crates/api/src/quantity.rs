@@ -268,8 +268,8 @@ fn scale(whole: &str, fraction: &str, binary: u32, decimal: i32) -> i128 {
     let digits = whole.bytes().chain(fraction.bytes()).skip_while(|b| *b == b'0');
     let (mut number, mut dropped, mut sticky) = (0i128, 0i64, false);
     for b in digits {
-        // 20 digits are more than the cap has, and leave room for a binary suffix.
-        if number < 100_000_000_000_000_000_000 {
+        // More digits than the cap has in nanos, or as many as leave room for a binary suffix.
+        if number < if binary == 0 { MAX } else { 100_000_000_000_000_000_000 } {
             number = number * 10 + i128::from(b - b'0');
         } else {
             dropped += 1;
@@ -394,6 +394,13 @@ mod tests {
         assert_eq!((q("1") - q("250m")).to_string(), "750m");
         assert!(q("1Ki") > q("1k") && q("1") == q("1000m"));
         assert_eq!([q("1"), q("500m")].into_iter().sum::<Quantity>().to_string(), "1500m");
+    }
+
+    #[test]
+    fn nanos_below_the_cap_are_all_kept() {
+        let large: Quantity = ".3657573150Ei".parse().unwrap();
+        assert_eq!(large.to_string(), "421689473930760480557629440n");
+        assert_eq!(large.to_string().parse::<Quantity>().unwrap(), large);
     }
 
     proptest! {

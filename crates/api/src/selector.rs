@@ -385,4 +385,14 @@ mod tests {
             parse_fields("a").is_err() && parse_fields("a=b=c").is_err() && parse_fields("a=b\\x").is_err()
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_reads_the_same(text in r"([a-c]|x/y|[!=<>(), ]|in|notin|[0-9]){0,12}") {
+            if let Ok(selector) = LabelSelector::parse(&text) {
+                proptest::prop_assert_eq!(LabelSelector::parse(&selector.to_string()), Ok(selector));
+            }
+            let _ = parse_fields(&text);
+        }
+    }
 }

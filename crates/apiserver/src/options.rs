@@ -58,7 +58,7 @@ impl Cidr {
     /// The n-th address.
     pub fn nth(&self, n: u64) -> IpAddr {
         let mask = if self.host_bits() >= 128 { 0 } else { u128::MAX << self.host_bits() };
-        let number = (Self::number(self.base) & mask) + u128::from(n);
+        let number = (Self::number(self.base) & mask).wrapping_add(n.into());
         if self.is_ipv4() { IpAddr::V4((number as u32).into()) } else { IpAddr::V6(number.into()) }
     }
 
@@ -310,6 +310,8 @@ mod tests {
         assert_eq!(c.nth(1).to_string(), "10.96.0.1");
         assert!(c.contains("10.111.255.255".parse().unwrap()) && !c.contains("10.112.0.0".parse().unwrap()));
         assert_eq!((c.size(), c.reserved()), (1 << 20, 256));
+        let last: Cidr = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128".parse().unwrap();
+        assert!(!last.contains(last.nth(1)), "there is only one");
         let c: Cidr = "fd00::/108".parse().unwrap();
         assert_eq!(c.nth(10).to_string(), "fd00::a");
         assert!("10.0.0.0".parse::<Cidr>().is_err() && "10.0.0.0/33".parse::<Cidr>().is_err());

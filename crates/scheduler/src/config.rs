@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The flags.
@@ -187,26 +187,25 @@ fn invalid(what: impl Into<String>, value: impl Into<String>, why: &'static str)
 impl Config {
     /// Reads the file, if there is one, and the flags.
     pub fn load(o: &Options) -> Result<Config, ConfigError> {
-        let file = match &o.config {
-            None => File::default(),
+        match &o.config {
+            None => Config::merge(File::default(), o),
             Some(path) => {
                 let text =
                     std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable(path.clone(), e))?;
-                let file: File =
-                    serde_norway::from_str(&text).map_err(|e| ConfigError::Malformed(path.clone(), e))?;
-                if file.kind != "KubeSchedulerConfiguration" {
-                    return Err(invalid("kind", file.kind, "must be KubeSchedulerConfiguration"));
-                }
-                if file.api_version != "kubescheduler.config.k8s.io/v1" {
-                    return Err(invalid(
-                        "apiVersion",
-                        file.api_version,
-                        "must be kubescheduler.config.k8s.io/v1",
-                    ));
-                }
-                file
+                Config::parse(&text, path, o)
             }
-        };
+        }
+    }
+
+    /// Reads a file's text, and the flags.
+    pub fn parse(text: &str, path: &Path, o: &Options) -> Result<Config, ConfigError> {
+        let file: File = serde_norway::from_str(text).map_err(|e| ConfigError::Malformed(path.into(), e))?;
+        if file.kind != "KubeSchedulerConfiguration" {
+            return Err(invalid("kind", file.kind, "must be KubeSchedulerConfiguration"));
+        }
+        if file.api_version != "kubescheduler.config.k8s.io/v1" {
+            return Err(invalid("apiVersion", file.api_version, "must be kubescheduler.config.k8s.io/v1"));
+        }
         Config::merge(file, o)
     }
 

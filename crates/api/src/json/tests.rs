@@ -205,3 +205,12 @@ fn type_meta_is_peeked() {
     assert!(type_meta(b"[]").is_err());
     assert!(type_meta(br#"{"a":"#).is_err());
 }
+
+#[test]
+fn numbers_are_read_as_they_are_written() {
+    for text in ["555555555555555555555555555555555555555555", "-0.1", "1.2222222222222223e70"] {
+        let value = decode_any(text.as_bytes()).unwrap();
+        assert_eq!(decode_any(value.to_string().as_bytes()).unwrap(), value);
+        assert_eq!(value.as_f64(), text.parse().ok());
+    }
+}

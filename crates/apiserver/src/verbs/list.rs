@@ -12,10 +12,19 @@ use std::sync::Arc;
 
 /// Where a list goes on: upstream's continue token.
 #[derive(Serialize, Deserialize)]
-struct Continue {
+pub struct Continue {
     v: String,
     rv: i64,
     start: String,
+}
+
+impl Continue {
+    /// Reads one. `None` if it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let json = B64.decode(text.trim_end_matches('=')).ok()?;
+        let token: Self = serde_json::from_slice(&json).ok()?;
+        (token.v == TOKEN_VERSION && !token.start.is_empty()).then_some(token)
+    }
 }
 
 /// Continue tokens of this version of the form.
@@ -99,16 +108,10 @@ fn too_old(revision: u64) -> Status {
 /// The snapshot that a continue token speaks of.
 async fn go_on(request: &Request, token: &str) -> Result<(Items, u64, Option<String>), Status> {
     let collection = request.resource.collection("list")?;
-    let bad = || Status::bad_request("continue key is not valid");
     if resource_version(request)?.is_some_and(|rv| rv != 0) {
         return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }
-    let token: Continue =
-        serde_json::from_slice(&B64.decode(token.trim_end_matches('=')).map_err(|_| bad())?)
-            .map_err(|_| bad())?;
-    if token.v != TOKEN_VERSION || token.start.is_empty() {
-        return Err(bad());
-    }
+    let token = Continue::parse(token).ok_or_else(|| Status::bad_request("continue key is not valid"))?;
     let after = token.start.trim_end_matches('\0').to_string();
     if token.rv < 0 {
         // What an expired token was answered with: go on, though not from the same state.

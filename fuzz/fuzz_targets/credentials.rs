@@ -1,0 +1,38 @@
+//! Who somebody claims to be: token files, bearer tokens, bootstrap tokens, certificates.
+#![no_main]
+use api::GroupResource;
+use api::read::ObjectReader;
+use auth::authn::token_file::TokenFile;
+use auth::authn::{Tokens, bootstrap_token, certificate};
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+
+/// A cluster whose every object is what was put in.
+struct Same(Bytes);
+
+impl ObjectReader for Same {
+    fn get(&self, _: &GroupResource, _: &str, _: &str) -> Option<Bytes> {
+        Some(self.0.clone())
+    }
+    fn list(&self, _: &GroupResource, _: Option<&str>) -> Vec<Bytes> {
+        vec![self.0.clone()]
+    }
+    fn select(&self, _: &GroupResource, _: &str, _: &str) -> Vec<Bytes> {
+        vec![self.0.clone()]
+    }
+    fn generation(&self, _: &GroupResource) -> u64 {
+        0
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let _ = certificate::user(data);
+    let (token, object) = ferrokube_fuzz::two(data);
+    let Ok(token) = std::str::from_utf8(token) else { return };
+    let reader = Same(object.to_vec().into());
+    let _ = bootstrap_token::user(token, &reader);
+    let tokens = Tokens { bootstrap: true, ..Tokens::default() };
+    let _ = tokens.authenticate(token, &reader);
+    let _ = pki::jwt::Verifier::default().verify(token);
+    let _ = TokenFile::parse(token);
+});
