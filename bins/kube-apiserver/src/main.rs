@@ -13,7 +13,7 @@ const NAME: &str = "kube-apiserver";
 #[tokio::main]
 async fn main() -> ExitCode {
     match daemon::options(NAME, include_str!("flags.txt"), |o: &Options| o.v) {
-        Ok(options) => daemon::end(NAME, apiserver::run(options, daemon::shutdown().cancelled_owned()).await),
+        Ok(options) => daemon::end(NAME, apiserver::run(options, daemon::shutdown()).await),
         Err(code) => code,
     }
 }

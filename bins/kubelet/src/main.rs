@@ -16,7 +16,7 @@ async fn main() -> ExitCode {
     match Config::load(&flags) {
         Ok(config) => {
             let _ = rustls::crypto::ring::default_provider().install_default();
-            daemon::end(NAME, kubelet::run(config, daemon::shutdown().cancelled_owned()).await)
+            daemon::end(NAME, kubelet::run(config, daemon::shutdown()).await)
         }
         Err(e) => daemon::end(NAME, Err(e)),
     }

@@ -41,9 +41,11 @@ use resources::Verbs;
 use server::{Parts, Server};
 use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
+use tokio_util::sync::CancellationToken;
 
 /// Why the server does not start, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,15 @@ fn flag(name: &str) -> impl Fn(pki::PkiError) -> StartError {
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Serves until `shutdown` ends.
-pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+pub fn run(
+    options: Options,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), StartError>>>> {
+    // Boxed, the daemon is compiled here, once, and not again in its program.
+    Box::pin(work(options, shutdown.cancelled_owned()))
+}
+
+async fn work(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     let tokens = tokens(&options)?;
     let modes = options.modes().map_err(StartError)?;
     let admission = admission_chain(&options)?;

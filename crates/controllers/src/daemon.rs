@@ -4,10 +4,19 @@ use crate::options::Options;
 use crate::{Context, Error, registry, serving};
 use client::leader::{Elector, LeaderConfig, Outcome};
 use client::{Client, Config};
+use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the controller manager until shutdown. An error ends it, a lost lease too.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn run(
+    options: Options,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
+    // Boxed, the daemon is compiled here, once, and not again in its program.
+    Box::pin(work(options, shutdown))
+}
+
+async fn work(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     let mut config = match &options.kubeconfig {
         Some(path) => Config::from_kubeconfig_file(path),
         None => Config::in_cluster(),

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::{TcpListener, UdpSocket};
@@ -56,7 +57,15 @@ pub enum Error {
 }
 
 /// Answers until shutdown.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn run(
+    options: Options,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
+    // Boxed, the daemon is compiled here, once, and not again in its program.
+    Box::pin(work(options, shutdown))
+}
+
+async fn work(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     let access = match &options.kubeconfig {
         Some(path) => client::Config::from_kubeconfig_file(path)?,
         None => client::Config::in_cluster()?,

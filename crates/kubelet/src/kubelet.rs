@@ -20,6 +20,7 @@ use crate::status::manager::StatusManager;
 use client::{Client, Informers};
 use cri::Runtime;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -58,7 +59,15 @@ pub enum RunError {
 }
 
 /// Runs a kubelet until `shutdown` is done. Containers go on running.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+pub fn run(
+    config: Config,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), RunError>>>> {
+    // Boxed, the daemon is compiled here, once, and not again in its program.
+    Box::pin(work(config, shutdown.cancelled_owned()))
+}
+
+async fn work(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     check_node(&config)?;
     for dir in [config.root_dir.join("pods"), config.pod_logs_dir.clone()] {
         std::fs::create_dir_all(&dir)

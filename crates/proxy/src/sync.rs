@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
@@ -77,7 +78,15 @@ impl Dirty {
 }
 
 /// Runs the proxy until shutdown.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn run(
+    options: Options,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
+    // Boxed, the daemon is compiled here, once, and not again in its program.
+    Box::pin(work(options, shutdown))
+}
+
+async fn work(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     let config = Config::load(&options)?;
     if options.cleanup {
         return clean(&config).await;

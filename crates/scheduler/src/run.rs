@@ -24,6 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -64,7 +65,15 @@ pub enum Error {
 }
 
 /// Runs the scheduler until shutdown.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn run(
+    options: Options,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
+    // Boxed, the daemon is compiled here, once, and not again in its program.
+    Box::pin(work(options, shutdown))
+}
+
+async fn work(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     let config = Config::load(&options)?;
     let mut access = match &config.kubeconfig {
         Some(path) => client::Config::from_kubeconfig_file(path)?,
