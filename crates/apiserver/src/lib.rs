@@ -10,6 +10,7 @@ pub mod cache;
 pub mod catalog;
 pub mod chain;
 pub mod codec;
+mod compress;
 pub mod connect;
 pub mod discovery;
 pub mod health;
