@@ -31,13 +31,14 @@ const DISCARDED: usize = 16 << 20;
 const STILL_COMING: Duration = Duration::from_millis(500);
 
 /// Who is at the other end of a connection, by its certificate.
-pub enum Peer {
-    /// It has shown none.
-    Unknown,
+#[derive(Default)]
+pub struct Peer {
+    /// A front proxy, which may name the user.
+    pub front_proxy: bool,
     /// This user.
-    User(Box<User>),
-    /// It has shown one that does not count: expired, or signed by others.
-    Rejected,
+    pub user: Option<User>,
+    /// It has shown a certificate that is no user's: expired, or signed by others.
+    pub rejected: bool,
 }
 
 /// Answers one request. It never fails: what goes wrong is a Status.
@@ -129,6 +130,7 @@ async fn answer(
     seat: Option<&mut Seat>,
 ) -> Answer {
     let user = authenticate(&server, &peer, request.headers())?;
+    server.front_proxy.clear(request.headers_mut());
     let user = impersonate(&server, user, request.headers())?;
     // Those who may do everything also have to when there is much to do.
     if let Some(seat) = seat
@@ -277,8 +279,11 @@ async fn review(request: &verbs::Request, body: Bytes) -> Answer {
 }
 
 fn authenticate(server: &Server, peer: &Peer, headers: &HeaderMap) -> Result<User, Status> {
-    if let Peer::User(user) = peer {
-        return Ok((**user).clone());
+    if let Some(user) = peer.front_proxy.then(|| server.front_proxy.user(headers)).flatten() {
+        return Ok(user);
+    }
+    if let Some(user) = &peer.user {
+        return Ok(user.clone());
     }
     let header = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
     let token = match header {
@@ -294,7 +299,7 @@ fn authenticate(server: &Server, peer: &Peer, headers: &HeaderMap) -> Result<Use
             Status::unauthorized()
         }),
         // Who shows a certificate that does not count is no stranger, but mistaken.
-        None if server.options.anonymous_auth && !matches!(peer, Peer::Rejected) => Ok(User::anonymous()),
+        None if server.options.anonymous_auth && !peer.rejected => Ok(User::anonymous()),
         None => Err(Status::unauthorized()),
     }
 }

@@ -75,7 +75,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     let kubelets = connect::Kubelets::new(&options).map_err(StartError)?;
     let tls = serve::tls_config(&options)?;
-    let authority = serve::client_authority(&options)?;
+    let authorities = serve::Authorities::new(&options)?;
     let listener = serve::listen(&options).await?;
     let store = open_store(&options).await?;
     let cache = Cache::new(store.clone());
@@ -85,7 +85,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let parts = Parts { options, store, cache, catalog, tokens, authorizers, admission, signer, kubelets };
     let server = Server::new(parts);
     tokio::spawn(bootstrap::run(server.clone()));
-    serve::serve(server, listener, tls, authority, shutdown).await;
+    serve::serve(server, listener, tls, authorities, shutdown).await;
     Ok(())
 }
 
