@@ -205,6 +205,20 @@ impl Cluster {
         answer(child.wait_with_output().expect("kubectl ends"))
     }
 
+    /// What curl gets as the administrator: headers in small letters, and the body.
+    pub fn curl(&self, args: &[&str], path: &str) -> (String, Vec<u8>) {
+        let head = self.path("head");
+        let out = Command::new("curl")
+            .args(["-sk", "-H", &format!("Authorization: Bearer {TOKEN}"), "-D"])
+            .arg(&head)
+            .args(args)
+            .arg(format!("{}{path}", self.url()))
+            .output()
+            .expect("curl is installed");
+        assert!(out.status.success(), "{path}: {:?}", out.status);
+        (std::fs::read_to_string(head).unwrap_or_default().to_ascii_lowercase(), out.stdout)
+    }
+
     /// A client of ours, as the administrator.
     pub fn client(&self) -> client::Client {
         let mut config = client::Config::new(&self.url()).token(TOKEN).user_agent("test");

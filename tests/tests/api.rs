@@ -117,6 +117,70 @@ fn explain_and_discovery() {
 }
 
 #[test]
+fn documents_are_tagged_and_have_a_protobuf_form() {
+    let c = Cluster::start(Store::Embedded);
+    for (path, accept) in [
+        ("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"),
+        ("/openapi/v2", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"),
+        ("/openapi/v3/apis/apps/v1", "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"),
+        ("/openapi/v3/apis/apps/v1", "application/json"),
+    ] {
+        let accept_header = format!("Accept: {accept}");
+        let (head, body) = c.curl(&["-H", &accept_header], path);
+        let kind = format!("content-type: {}", accept.replace('@', "."));
+        assert!(head.contains(" 200") && head.contains(&kind), "{head}");
+        // A field that has a length, or an object.
+        assert_eq!(body.first().map(|b| b & 7), Some(if accept.ends_with("json") { b'{' & 7 } else { 2 }));
+        let tag = head.lines().find_map(|l| l.strip_prefix("etag: ")).expect("a tag").to_uppercase();
+        let (head, body) = c.curl(&["-H", &accept_header, "-H", &format!("If-None-Match: {tag}")], path);
+        assert!(head.contains(" 304") && body.is_empty(), "{head}");
+        let (head, body) = c.curl(&["-I", "-H", &accept_header], path);
+        assert!(
+            head.contains("content-length: ") && String::from_utf8_lossy(&body).contains("200"),
+            "{head}"
+        );
+    }
+    let (head, _) = c.curl(&["-H", "Accept: text/html"], "/openapi/v2");
+    assert!(head.contains(" 406"), "{head}");
+    let (_, index) = c.curl(&[], "/openapi/v3");
+    let index = json(&String::from_utf8_lossy(&index));
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    assert!(c.curl(&[], url).0.contains("cache-control: public, immutable"));
+    let (head, _) = c.curl(&[], "/openapi/v3/apis/apps/v1?hash=old");
+    assert!(head.contains(" 301") && head.contains(&url.to_ascii_lowercase()), "{head}");
+}
+
+#[test]
+fn large_answers_are_compressed() {
+    let c = Cluster::start(Store::Embedded);
+    let text = "x".repeat(100 << 10);
+    for name in ["a", "b"] {
+        c.kubectl(&["create", "configmap", name, &format!("--from-literal=k={text}")]).unwrap();
+    }
+    let table = "Accept: application/json;as=Table;v=v1;g=meta.k8s.io";
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for (path, accept, large) in [
+        (maps, "Accept: application/json", true),
+        (maps, "Accept: application/yaml", true),
+        (maps, "Accept: application/vnd.kubernetes.protobuf", true),
+        (&format!("{maps}?includeObject=Object"), table, true),
+        (maps, table, false),
+        (&format!("{maps}?limit=1"), "Accept: application/json", false),
+        (&format!("{maps}?watch=1&timeoutSeconds=1"), "Accept: application/json", false),
+        ("/openapi/v2", "Accept: application/json", true),
+    ] {
+        let (head, plain) = c.curl(&["-H", accept], path);
+        assert!(head.contains(" 200") && !head.contains("content-encoding"), "{path}: {head}");
+        let (head, sent) = c.curl(&["-H", accept, "-H", "Accept-Encoding: gzip"], path);
+        assert_eq!(head.contains("content-encoding: gzip"), large, "{path} {accept}: {head}");
+        let (_, unpacked) = c.curl(&["-H", accept, "--compressed"], path);
+        // The ages in a table go on.
+        let same = unpacked == plain || accept == table && unpacked.len().abs_diff(plain.len()) < 8;
+        assert!((sent.len() < plain.len()) == large && same, "{path} {accept}");
+    }
+}
+
+#[test]
 fn bad_input_is_refused_by_name() {
     let c = Cluster::start(Store::Embedded);
     for (name, manifest, wanted) in [

@@ -68,3 +68,72 @@ fn each_gets_an_answer() {
     shell(dir.path(), "cp full.crt stolen.crt; cp foreign.key stolen.key");
     assert!(!ask(&c, dir.path(), "stolen", &[]).ends_with(" 200"));
 }
+
+#[test]
+fn a_front_proxy_says_who_asks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shell(
+        dir.path(),
+        "for ca in ca proxy; do openssl req -x509 -newkey rsa:2048 -nodes -keyout $ca.key -out $ca.crt -days 30 -subj /CN=$ca; done
+         make() {
+           openssl req -newkey rsa:2048 -nodes -keyout $1.key -out $1.csr -subj $3
+           openssl x509 -req -in $1.csr -CA $2.crt -CAkey $2.key -CAcreateserial -days 30 -out $1.crt
+         }
+         make front proxy /CN=front-proxy-client; make other proxy /CN=other; make forged ca /CN=front-proxy-client",
+    );
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let c = Cluster::with_flags(
+        Store::Embedded,
+        &[
+            &format!("--client-ca-file={}", file("ca.crt")),
+            &format!("--requestheader-client-ca-file={}", file("proxy.crt")),
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-uid-headers=X-Remote-Uid",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        ],
+    );
+    let user = ["-H", "X-Remote-User: ann", "-H", "X-Remote-Group: system:masters"];
+    for (name, headers, code) in [
+        ("front", &user[..], " 200"),
+        // Nobody in particular, though of a group that may do all.
+        ("front", &user[2..], " 401"),
+        ("front", &user[..2], " 403"),
+        ("other", &user[..], " 401"),
+        ("forged", &user[..], " 403"),
+    ] {
+        let said = ask(&c, dir.path(), name, headers);
+        assert!(said.ends_with(code), "{name} {headers:?}: {said}");
+    }
+    let whoami = ["-H", "X-Remote-User: ann", "-H", "X-Remote-Uid: 7", "-H", "X-Remote-Extra-A%2fb: c"];
+    let review = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
+    let out = Command::new("curl")
+        .current_dir(dir.path())
+        .args(["-sk", "--cert", "front.crt", "--key", "front.key", "-H", "Content-Type: application/json"])
+        .args(whoami)
+        .args(["-d", review])
+        .arg(format!("{}/apis/authentication.k8s.io/v1/selfsubjectreviews", c.url()))
+        .output()
+        .expect("curl");
+    let said: serde_json::Value = serde_json::from_slice(&out.stdout).expect("a review");
+    let ann = serde_json::json!({
+        "username": "ann", "uid": "7", "groups": ["system:authenticated"], "extra": {"a/b": ["c"]},
+    });
+    assert_eq!(said["status"]["userInfo"], ann);
+    let published =
+        ["get", "configmap", "-n", "kube-system", "extension-apiserver-authentication", "-o", "json"];
+    let map: serde_json::Value = serde_json::from_str(&c.kubectl(&published).unwrap()).unwrap();
+    for (key, want) in [
+        ("requestheader-allowed-names", r#"["front-proxy-client"]"#),
+        ("requestheader-username-headers", r#"["X-Remote-User"]"#),
+        ("requestheader-uid-headers", r#"["X-Remote-Uid"]"#),
+        ("requestheader-group-headers", r#"["X-Remote-Group"]"#),
+        ("requestheader-extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
+    ] {
+        assert_eq!(map["data"][key], want, "{key}");
+    }
+    for (key, name) in [("client-ca-file", "ca.crt"), ("requestheader-client-ca-file", "proxy.crt")] {
+        assert_eq!(map["data"][key], std::fs::read_to_string(file(name)).unwrap(), "{key}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Bodies of answers: bytes that are there, lists written as they are sent, watches, and what is passed on.
 
+use crate::compress::Compressed;
 use crate::list_body::ListBody;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -18,6 +19,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// A list.
     List(ListBody),
+    /// A list as gzip.
+    Compressed(Box<Compressed>),
     /// Anything else.
     Stream(Stream),
 }
@@ -54,6 +57,7 @@ impl HttpBody for Body {
                 Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
             }
             Body::List(list) => Poll::Ready(list.frame().map(|b| b.map(Frame::data).map_err(Into::into))),
+            Body::Compressed(list) => Poll::Ready(list.frame().map(|b| b.map(Frame::data))),
             Body::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
@@ -62,6 +66,7 @@ impl HttpBody for Body {
         match self {
             Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Body::List(list) => list.is_done(),
+            Body::Compressed(list) => list.is_done(),
             Body::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -69,7 +74,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Body::List(_) => SizeHint::default(),
+            Body::List(_) | Body::Compressed(_) => SizeHint::default(),
             Body::Stream(stream) => stream.size_hint(),
         }
     }

@@ -213,31 +213,55 @@ async fn make(server: &Arc<Server>, objects: Vec<(GroupResource, Value)>) -> Res
     server.consistent().await.map_err(verbs::store_failed)
 }
 
-/// How aggregated API servers learn whom to trust.
+/// How aggregated API servers learn whom to trust: what all servers of the cluster do, as one adds to what it finds.
 async fn extension_apiserver_authentication(server: &Arc<Server>) -> Result<(), Status> {
-    let mut data = serde_json::Map::new();
-    let o = &server.options;
-    let read =
-        |path: &Option<std::path::PathBuf>| path.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
-    let list = |l: &Vec<String>| Value::from(serde_json::to_string(l).unwrap_or_default());
-    if let Some(ca) = read(&o.client_ca_file) {
-        data.insert("client-ca-file".into(), ca.into());
+    let (o, proxy) = (&server.options, &server.front_proxy);
+    let mut bundles = vec![("client-ca-file", &o.client_ca_file)];
+    let mut lists = Vec::new();
+    if o.requestheader_client_ca_file.is_some() {
+        bundles.push(("requestheader-client-ca-file", &o.requestheader_client_ca_file));
+        lists.extend([
+            ("requestheader-allowed-names", &proxy.allowed_names),
+            ("requestheader-username-headers", &proxy.user),
+            ("requestheader-group-headers", &proxy.groups),
+            ("requestheader-extra-headers-prefix", &proxy.extra),
+        ]);
+        if !proxy.uid.is_empty() {
+            lists.push(("requestheader-uid-headers", &proxy.uid));
+        }
     }
-    if let Some(ca) = read(&o.requestheader_client_ca_file) {
-        data.insert("requestheader-client-ca-file".into(), ca.into());
-        data.insert("requestheader-allowed-names".into(), list(&o.requestheader_allowed_names));
-        data.insert("requestheader-username-headers".into(), list(&o.requestheader_username_headers));
-        data.insert("requestheader-group-headers".into(), list(&o.requestheader_group_headers));
-        data.insert("requestheader-extra-headers-prefix".into(), list(&o.requestheader_extra_headers_prefix));
+    let mut files = Vec::new();
+    for (key, path) in bundles {
+        if let Some(path) = path {
+            files.push((key, pki::files::read(path).map_err(verbs::internal)?));
+        }
     }
-    if data.is_empty() {
+    if files.is_empty() {
         return Ok(());
     }
-    let value = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "data": data,
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-    });
-    make(server, vec![(GroupResource::new("", "configmaps"), value)]).await
+    let combined = |old: &Value| {
+        let mut new = old.clone();
+        let had =
+            |key: &str| old.pointer(&format!("/data/{key}")).and_then(Value::as_str).unwrap_or_default();
+        for (key, pem) in &files {
+            new["data"][key] = pki::files::combined(&[had(key).as_bytes(), pem]).into();
+        }
+        for (key, own) in &lists {
+            let mut list: Vec<String> = serde_json::from_str(had(key)).unwrap_or_default();
+            list.extend(own.iter().cloned());
+            let mut seen = std::collections::BTreeSet::new();
+            list.retain(|item| seen.insert(item.clone()));
+            new["data"][key] = json!(list).to_string().into();
+        }
+        new
+    };
+    let name = "extension-apiserver-authentication";
+    let resource = GroupResource::new("", "configmaps");
+    let empty = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "kube-system"}});
+    make(server, vec![(resource.clone(), combined(&empty))]).await?;
+    let Some(request) = request(server, &resource, "kube-system", name) else { return Ok(()) };
+    let change = |old: &Value| Ok(Made { value: combined(old), applied: false });
+    modify(&request, How { part: None, checked: true, manager: "kube-apiserver" }, &change).await.map(drop)
 }
 
 /// Puts this server's address into the endpoints of the `kubernetes` service.

@@ -7,7 +7,7 @@ use crate::request::{self, Query, RequestInfo};
 use crate::server::Server;
 use crate::verbs::{self, Answer};
 use crate::websocket::{self, Unit};
-use crate::{discovery, health, openapi, respond, served};
+use crate::{compress, discovery, health, openapi, respond, served};
 use api::{GroupResource, Status};
 use auth::{Attributes, Decision, User};
 use bytes::{Bytes, BytesMut};
@@ -19,6 +19,7 @@ use resources::Subresource;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,13 +31,14 @@ const DISCARDED: usize = 16 << 20;
 const STILL_COMING: Duration = Duration::from_millis(500);
 
 /// Who is at the other end of a connection, by its certificate.
-pub enum Peer {
-    /// It has shown none.
-    Unknown,
+#[derive(Default)]
+pub struct Peer {
+    /// A front proxy, which may name the user.
+    pub front_proxy: bool,
     /// This user.
-    User(Box<User>),
-    /// It has shown one that does not count: expired, or signed by others.
-    Rejected,
+    pub user: Option<User>,
+    /// It has shown a certificate that is no user's: expired, or signed by others.
+    pub rejected: bool,
 }
 
 /// Answers one request. It never fails: what goes wrong is a Status.
@@ -60,6 +62,8 @@ pub async fn handle(
         Err(_) => Format::Json,
     };
     let counted = info.clone();
+    let gzip = compress::is_accepted(request.headers());
+    let head = request.method() == Method::HEAD;
     let long = info.verb == "watch" || verbs::connect::is_connect(&info.subresource);
     let limit = server.options.request_timeout();
     let busy = pace.begin((!long).then(|| started + limit));
@@ -74,6 +78,8 @@ pub async fn handle(
     };
     let response = answer.unwrap_or_else(|status| respond::status(&status, error_format));
     count(&server, &counted, response.status().as_u16(), started);
+    let response = if gzip { compress::gzip(response) } else { response };
+    let response = if head { respond::without_body(response) } else { response };
     Ok(response.map(|body| Held::new(body, busy, seat)))
 }
 
@@ -124,6 +130,7 @@ async fn answer(
     seat: Option<&mut Seat>,
 ) -> Answer {
     let user = authenticate(&server, &peer, request.headers())?;
+    server.front_proxy.clear(request.headers_mut());
     let user = impersonate(&server, user, request.headers())?;
     // Those who may do everything also have to when there is much to do.
     if let Some(seat) = seat
@@ -272,8 +279,11 @@ async fn review(request: &verbs::Request, body: Bytes) -> Answer {
 }
 
 fn authenticate(server: &Server, peer: &Peer, headers: &HeaderMap) -> Result<User, Status> {
-    if let Peer::User(user) = peer {
-        return Ok((**user).clone());
+    if let Some(user) = peer.front_proxy.then(|| server.front_proxy.user(headers)).flatten() {
+        return Ok(user);
+    }
+    if let Some(user) = &peer.user {
+        return Ok(user.clone());
     }
     let header = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
     let token = match header {
@@ -289,7 +299,7 @@ fn authenticate(server: &Server, peer: &Peer, headers: &HeaderMap) -> Result<Use
             Status::unauthorized()
         }),
         // Who shows a certificate that does not count is no stranger, but mistaken.
-        None if server.options.anonymous_auth && !matches!(peer, Peer::Rejected) => Ok(User::anonymous()),
+        None if server.options.anonymous_auth && !peer.rejected => Ok(User::anonymous()),
         None => Err(Status::unauthorized()),
     }
 }
@@ -472,7 +482,9 @@ async fn other_path(
         }
         ["version"] => json_answer(&discovery::version()),
         ["api"] => match aggregated_version(request.headers()) {
-            Some(version) => aggregated(&discovery::aggregated(&catalog, true, version), version),
+            Some(version) => {
+                aggregated(request.headers(), &discovery::aggregated(&catalog, true, version), version)
+            }
             None => json_answer(&discovery::legacy_versions(&format!(
                 "{}:{}",
                 server.options.advertised(),
@@ -480,7 +492,9 @@ async fn other_path(
             ))),
         },
         ["apis"] => match aggregated_version(request.headers()) {
-            Some(version) => aggregated(&discovery::aggregated(&catalog, false, version), version),
+            Some(version) => {
+                aggregated(request.headers(), &discovery::aggregated(&catalog, false, version), version)
+            }
             None => json_answer(&discovery::groups(&catalog)),
         },
         ["api", version] => json_answer(&discovery::resources(&catalog, "", version).ok_or_else(not_found)?),
@@ -490,23 +504,9 @@ async fn other_path(
         }
         ["openapi", "v3"] => json_answer(&openapi::index(&catalog)),
         ["openapi", "v3", rest @ ..] => {
-            let document = server.documents.v3(&catalog, &rest.join("/")).ok_or_else(not_found)?;
-            Ok(respond::bytes(200, "application/json", document))
+            server.documents.v3(&catalog, request.headers(), &rest.join("/"), query.get("hash"))
         }
-        ["openapi", "v2"] => {
-            let wanted =
-                request.headers().get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-            if !wanted
-                .split(',')
-                .any(|w| w.trim().starts_with("application/json") || w.trim().starts_with("*/*"))
-            {
-                return Err(Status::not_acceptable(
-                    "only the following media types are accepted: application/json",
-                ));
-            }
-            let document = server.documents.v2(&catalog).ok_or_else(not_found)?;
-            Ok(respond::bytes(200, "application/json", document))
-        }
+        ["openapi", "v2"] => server.documents.v2(&catalog, request.headers()),
         ["metrics"] => Ok(respond::bytes(
             200,
             "text/plain; version=0.0.4; charset=utf-8",
@@ -548,12 +548,16 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     })
 }
 
-fn aggregated(value: &Value, version: &str) -> Answer {
-    let mut response = json_answer(value)?;
+fn aggregated(headers: &HeaderMap, value: &Value, version: &str) -> Answer {
+    let body = serde_json::to_vec(value).map_err(verbs::internal)?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&body);
+    let tag = format!("{:016X}", hasher.finish());
+    let mut response = respond::bytes(200, "application/json", body);
     let media_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
     if let Ok(value) = media_type.parse() {
         response.headers_mut().insert(http::header::CONTENT_TYPE, value);
     }
     response.headers_mut().insert(HeaderName::from_static("vary"), HeaderValue::from_static("Accept"));
-    Ok(response)
+    respond::tagged(headers, &tag, response)
 }

@@ -10,6 +10,7 @@ pub mod cache;
 pub mod catalog;
 pub mod chain;
 pub mod codec;
+mod compress;
 pub mod connect;
 pub mod discovery;
 pub mod health;
@@ -84,7 +85,7 @@ async fn work(options: Options, shutdown: impl Future<Output = ()>) -> Result<()
     };
     let kubelets = connect::Kubelets::new(&options).map_err(StartError)?;
     let tls = serve::tls_config(&options)?;
-    let authority = serve::client_authority(&options)?;
+    let authorities = serve::Authorities::new(&options)?;
     let listener = serve::listen(&options).await?;
     let store = open_store(&options).await?;
     let cache = Cache::new(store.clone());
@@ -94,7 +95,7 @@ async fn work(options: Options, shutdown: impl Future<Output = ()>) -> Result<()
     let parts = Parts { options, store, cache, catalog, tokens, authorizers, admission, signer, kubelets };
     let server = Server::new(parts);
     tokio::spawn(bootstrap::run(server.clone()));
-    serve::serve(server, listener, tls, authority, shutdown).await;
+    serve::serve(server, listener, tls, authorities, shutdown).await;
     Ok(())
 }
 

@@ -1,9 +1,14 @@
 //! OpenAPI documents: made of the catalog when they are asked for, and kept while it is the same.
 
 use crate::catalog::{Catalog, Resource};
+use crate::respond;
+use crate::verbs::{Answer, internal};
+use api::Status;
 use api::openapi::{Route, Verb};
 use api::schema::{Schema, builtin};
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{ACCEPT, CACHE_CONTROL, HeaderValue, LOCATION, VARY};
 use resources::{Subresource, Verbs};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -16,69 +21,149 @@ pub struct Documents(Mutex<Made>);
 #[derive(Default)]
 struct Made {
     of: Option<Arc<Catalog>>,
-    v3: HashMap<String, Bytes>,
-    v2: Option<Bytes>,
+    documents: HashMap<(String, Form), Bytes>,
 }
 
 const TITLE_VERSION: &str = "v1.36.2";
 
+/// What a document is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Json,
+    Protobuf,
+}
+
+impl Form {
+    /// The first that is accepted.
+    fn accepted(headers: &HeaderMap, v2: bool) -> Option<Self> {
+        let kind = if v2 { "spec.v2" } else { "spec.v3" };
+        let accepted = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).filter(|a| !a.is_empty());
+        accepted.unwrap_or("*/*").split(',').find_map(|range| {
+            match range.split(';').next().unwrap_or_default().trim() {
+                "application/json" | "application/*" | "*/*" => Some(Form::Json),
+                other => other
+                    .strip_prefix("application/com.github.proto-openapi.")?
+                    .strip_prefix(kind)
+                    .filter(|rest| matches!(*rest, ".v1.0+protobuf" | "@v1.0+protobuf"))
+                    .map(|_| Form::Protobuf),
+            }
+        })
+    }
+
+    fn media_type(self, v2: bool) -> &'static str {
+        match (self, v2) {
+            (Form::Json, _) => "application/json",
+            (Form::Protobuf, true) => "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+            (Form::Protobuf, false) => "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+        }
+    }
+}
+
+type List = [Arc<Resource>];
+
 impl Documents {
-    fn made(&self, catalog: &Arc<Catalog>) -> std::sync::MutexGuard<'_, Made> {
+    /// `/openapi/v2`.
+    pub fn v2(&self, catalog: &Arc<Catalog>, headers: &HeaderMap) -> Answer {
+        let all =
+            || catalog.groups.iter().flat_map(|g| g.versions.iter().map(move |(v, l)| (path(&g.name, v), l)));
+        let tag = fingerprint(all().map(|(path, list)| (path, &**list)));
+        self.answer(catalog, headers, None, &tag, || {
+            all().flat_map(|(_, list)| list).flat_map(|r| routes(r)).collect()
+        })
+    }
+
+    /// `/openapi/v3/PATH`, where the path is `api/v1` or `apis/GROUP/VERSION`; `hash` is what the index said of it.
+    pub fn v3(&self, catalog: &Arc<Catalog>, headers: &HeaderMap, asked: &str, hash: Option<&str>) -> Answer {
+        let all =
+            catalog.groups.iter().flat_map(|g| g.versions.iter().map(move |(v, l)| (path(&g.name, v), l)));
+        let (_, list) = all.into_iter().find(|(p, _)| p == asked).ok_or_else(Status::no_such_path)?;
+        let tag = fingerprint([(asked.to_string(), &**list)].into_iter());
+        if hash.is_some_and(|h| h != tag) {
+            let mut moved = respond::bytes(301, "application/json", Bytes::new());
+            let to = HeaderValue::try_from(url(asked, &tag)).map_err(internal)?;
+            moved.headers_mut().insert(LOCATION, to);
+            return Ok(moved);
+        }
+        let routes = || list.iter().flat_map(|r| routes(r)).collect();
+        let mut answer = self.answer(catalog, headers, Some(asked), &tag, routes)?;
+        if hash.is_some() {
+            // What has this hash never changes.
+            answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        }
+        Ok(answer)
+    }
+
+    /// The document in the form that is accepted, made if nobody has asked for it before.
+    fn answer(
+        &self,
+        catalog: &Arc<Catalog>,
+        headers: &HeaderMap,
+        path: Option<&str>,
+        tag: &str,
+        routes: impl Fn() -> Vec<Route>,
+    ) -> Answer {
+        let v2 = path.is_none();
+        let form = Form::accepted(headers, v2).ok_or_else(|| {
+            Status::not_acceptable("only the following media types are accepted: application/json")
+        })?;
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if made.of.as_ref().is_none_or(|of| !Arc::ptr_eq(of, catalog)) {
             *made = Made { of: Some(catalog.clone()), ..Made::default() };
         }
-        made
-    }
-
-    /// `/openapi/v3/PATH`, where the path is `api/v1` or `apis/GROUP/VERSION`.
-    pub fn v3(&self, catalog: &Arc<Catalog>, path: &str) -> Option<Bytes> {
-        let (group, version) = match path.split('/').collect::<Vec<_>>().as_slice() {
-            ["api", version] => (String::new(), version.to_string()),
-            ["apis", group, version] => (group.to_string(), version.to_string()),
-            _ => return None,
+        let key = (path.unwrap_or_default().to_string(), form);
+        let document = match made.documents.get(&key) {
+            Some(document) => document.clone(),
+            None => {
+                let of = if v2 { api::openapi::v2 } else { api::openapi::v3 };
+                let value = of(TITLE_VERSION, &routes());
+                let document: Bytes = match (form, v2) {
+                    (Form::Json, _) => serde_json::to_vec(&value).map_err(internal)?.into(),
+                    (Form::Protobuf, true) => api::openapi::v2_protobuf(&value).into(),
+                    (Form::Protobuf, false) => api::openapi::v3_protobuf(&value).into(),
+                };
+                made.documents.insert(key, document.clone());
+                document
+            }
         };
-        let mut made = self.made(catalog);
-        if let Some(document) = made.v3.get(path) {
-            return Some(document.clone());
-        }
-        let (_, list) =
-            catalog.groups.iter().find(|g| g.name == group)?.versions.iter().find(|(v, _)| *v == version)?;
-        let routes: Vec<Route> = list.iter().flat_map(|r| routes(r)).collect();
-        let document: Bytes = serde_json::to_vec(&api::openapi::v3(TITLE_VERSION, &routes)).ok()?.into();
-        made.v3.insert(path.into(), document.clone());
-        Some(document)
+        drop(made);
+        let mut answer = respond::tagged(headers, tag, respond::bytes(200, form.media_type(v2), document))?;
+        answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        Ok(answer)
     }
+}
 
-    /// `/openapi/v2`.
-    pub fn v2(&self, catalog: &Arc<Catalog>) -> Option<Bytes> {
-        let mut made = self.made(catalog);
-        if let Some(document) = &made.v2 {
-            return Some(document.clone());
+fn path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+fn url(path: &str, tag: &str) -> String {
+    format!("/openapi/v3/{path}?hash={tag}")
+}
+
+/// Changes when a document of these resources does.
+fn fingerprint<'a>(of: impl Iterator<Item = (String, &'a List)>) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    TITLE_VERSION.hash(&mut hasher);
+    for (path, list) in of {
+        path.hash(&mut hasher);
+        for r in list {
+            (r.names.plural, r.names.kind, r.namespaced).hash(&mut hasher);
+            r.schema.source.as_ref().map(|s| s.to_string()).hash(&mut hasher);
+            r.kind.subresources().iter().for_each(|s| s.name().hash(&mut hasher));
         }
-        let all = catalog.groups.iter().flat_map(|g| &g.versions).flat_map(|(_, list)| list);
-        let routes: Vec<Route> = all.flat_map(|r| routes(r)).collect();
-        let document: Bytes = serde_json::to_vec(&api::openapi::v2(TITLE_VERSION, &routes)).ok()?.into();
-        made.v2 = Some(document.clone());
-        Some(document)
     }
+    format!("{:016X}", hasher.finish())
 }
 
 /// `/openapi/v3`: where each group version's document is. The hash changes when the document does.
 pub fn index(catalog: &Catalog) -> Value {
-    use std::hash::{DefaultHasher, Hash, Hasher};
     let mut paths = Map::new();
     for group in &catalog.groups {
         for (version, list) in &group.versions {
-            let path = if group.name.is_empty() {
-                format!("api/{version}")
-            } else {
-                format!("apis/{}/{version}", group.name)
-            };
-            let mut hasher = DefaultHasher::new();
-            (TITLE_VERSION, &path, list.len()).hash(&mut hasher);
-            list.iter().for_each(|r| r.names.plural.hash(&mut hasher));
-            let url = format!("/openapi/v3/{path}?hash={:016X}", hasher.finish());
+            let path = path(&group.name, version);
+            let tag = fingerprint([(path.clone(), &**list)].into_iter());
+            let url = url(&path, &tag);
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
     }

@@ -1,5 +1,6 @@
 //! The flags, by upstream's names.
 
+use auth::authn::front_proxy::FrontProxy;
 use clap::Parser;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -208,6 +209,9 @@ pub struct Options {
     /// Headers in which a front proxy names the user.
     #[arg(long, value_delimiter = ',')]
     pub requestheader_username_headers: Vec<String>,
+    /// Headers in which a front proxy says the user's uid.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_uid_headers: Vec<String>,
     /// Headers in which a front proxy names the groups.
     #[arg(long, value_delimiter = ',')]
     pub requestheader_group_headers: Vec<String>,
@@ -256,6 +260,21 @@ fn seconds(s: &str) -> Result<u64, String> {
 }
 
 impl Options {
+    /// `--requestheader-...`.
+    pub fn front_proxy(&self) -> FrontProxy {
+        let clean = |list: &[String]| {
+            list.iter().map(|s| s.trim()).filter(|s| !s.is_empty()).map(String::from).collect()
+        };
+        let names = self.requestheader_allowed_names.iter().filter(|n| !n.is_empty());
+        FrontProxy {
+            allowed_names: names.cloned().collect(),
+            user: clean(&self.requestheader_username_headers),
+            uid: clean(&self.requestheader_uid_headers),
+            groups: clean(&self.requestheader_group_headers),
+            extra: clean(&self.requestheader_extra_headers_prefix),
+        }
+    }
+
     /// `--api-audiences`, or the issuers.
     pub fn api_audiences(&self) -> Vec<String> {
         if self.api_audiences.is_empty() {

@@ -8,8 +8,9 @@ use crate::tables;
 use crate::verbs::{Answer, Request, internal};
 use api::Status;
 use api::schema::{Schema, builtin};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WARNING};
-use http::{HeaderName, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, WARNING};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http_body::Body as _;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -21,6 +22,29 @@ pub fn bytes(code: u16, media_type: &'static str, body: impl Into<Body>) -> Resp
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
+}
+
+/// The head of a response: HTTP/2 streams with a body that HEAD did not ask for are errors.
+pub fn without_body(mut response: Response<Body>) -> Response<Body> {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    *response.body_mut() = Body::empty();
+    response
+}
+
+/// Marks a response with what it is a version of, and leaves its body out for who has that version.
+pub fn tagged(headers: &HeaderMap, tag: &str, mut response: Response<Body>) -> Answer {
+    let tag = format!("\"{tag}\"");
+    let has = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let same = |known: &str| matches!(known.trim(), "*") || known.trim().trim_start_matches("W/") == tag;
+    if has.split(',').any(same) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(CONTENT_TYPE);
+    }
+    response.headers_mut().insert(ETAG, HeaderValue::try_from(tag).map_err(internal)?);
+    Ok(response)
 }
 
 /// A Status as a response.

@@ -10,8 +10,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use pki::tls::ClientAuthority;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,10 +65,39 @@ pub fn tls_config(options: &Options) -> Result<Arc<ServerConfig>, StartError> {
 }
 
 /// Who vouches for clients with certificates, if anyone does.
-pub fn client_authority(options: &Options) -> Result<Option<ClientAuthority>, StartError> {
-    let Some(path) = &options.client_ca_file else { return Ok(None) };
-    let read = pki::files::read(path).and_then(|pem| ClientAuthority::new(&pem, &path.display().to_string()));
-    read.map(Some).map_err(|e| StartError(format!("--client-ca-file: {e}")))
+pub struct Authorities {
+    clients: Option<ClientAuthority>,
+    front_proxy: Option<ClientAuthority>,
+}
+
+impl Authorities {
+    /// Those of the flags.
+    pub fn new(options: &Options) -> Result<Self, StartError> {
+        let read = |path: &Option<PathBuf>, flag: &str| {
+            let Some(path) = path else { return Ok(None) };
+            let read = pki::files::read(path)
+                .and_then(|pem| ClientAuthority::new(&pem, &path.display().to_string()));
+            read.map(Some).map_err(|e| StartError(format!("--{flag}: {e}")))
+        };
+        Ok(Authorities {
+            clients: read(&options.client_ca_file, "client-ca-file")?,
+            front_proxy: read(&options.requestheader_client_ca_file, "requestheader-client-ca-file")?,
+        })
+    }
+
+    /// Whom a chain of certificates stands for, the client's own first.
+    fn peer(&self, server: &Server, chain: &[CertificateDer<'_>]) -> Peer {
+        let Some(first) = chain.first() else { return Peer::default() };
+        let front_proxy = self.front_proxy.as_ref().is_some_and(|a| a.check(chain).is_ok());
+        let front_proxy = front_proxy && server.front_proxy.allows(first);
+        let Some(authority) = &self.clients else { return Peer { front_proxy, ..Peer::default() } };
+        let known = authority.check(chain).map_err(|e| e.to_string());
+        let user = known.and_then(|()| auth::authn::certificate::user(first).map_err(|e| e.to_string()));
+        if let (Err(e), false) = (&user, front_proxy) {
+            tracing::info!(error = %e, "a client certificate stands for nobody");
+        }
+        Peer { front_proxy, rejected: user.is_err(), user: user.ok() }
+    }
 }
 
 fn self_signed(options: &Options) -> Result<(Vec<u8>, Vec<u8>), StartError> {
@@ -125,11 +156,11 @@ pub async fn serve(
     server: Arc<Server>,
     listener: TcpListener,
     tls: Arc<ServerConfig>,
-    authority: Option<ClientAuthority>,
+    authorities: Authorities,
     shutdown: impl Future<Output = ()>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let authority = authority.map(Arc::new);
+    let authorities = Arc::new(authorities);
     let (ending, tasks) = (CancellationToken::new(), TaskTracker::new());
     let mut shutdown = pin!(shutdown);
     tracing::info!(address = %listener.local_addr().map(|a| a.to_string()).unwrap_or_default(), "serving");
@@ -147,7 +178,7 @@ pub async fn serve(
             () = &mut shutdown => break,
         };
         let ending = ending.clone();
-        tasks.spawn(connection(server.clone(), acceptor.clone(), authority.clone(), stream, ending));
+        tasks.spawn(connection(server.clone(), acceptor.clone(), authorities.clone(), stream, ending));
     }
     server.health.ending.store(true, Ordering::Release);
     drop(listener);
@@ -161,7 +192,7 @@ pub async fn serve(
 async fn connection(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
-    authority: Option<Arc<ClientAuthority>>,
+    authorities: Arc<Authorities>,
     stream: TcpStream,
     ending: CancellationToken,
 ) {
@@ -174,19 +205,7 @@ async fn connection(
         }
         Err(_) => return,
     };
-    let peer = match (stream.get_ref().1.peer_certificates(), &authority) {
-        (Some(chain @ [first, ..]), Some(authority)) => {
-            let known = authority.check(chain).map_err(|e| e.to_string());
-            match known.and_then(|()| auth::authn::certificate::user(first).map_err(|e| e.to_string())) {
-                Ok(user) => Peer::User(Box::new(user)),
-                Err(e) => {
-                    tracing::info!(error = %e, "a client certificate stands for nobody");
-                    Peer::Rejected
-                }
-            }
-        }
-        _ => Peer::Unknown,
-    };
+    let peer = authorities.peer(&server, stream.get_ref().1.peer_certificates().unwrap_or_default());
     let peer = Arc::new(peer);
     let pace = Pace::new(Instant::now());
     let mut builder = auto::Builder::new(TokioExecutor::new());

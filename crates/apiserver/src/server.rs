@@ -7,6 +7,7 @@ use crate::options::Options;
 use api::GroupResource;
 use api::read::{Held, ObjectReader};
 use auth::authn::Tokens;
+use auth::authn::front_proxy::FrontProxy;
 use auth::authz::Authorizers;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Server {
     catalog: RwLock<Arc<Catalog>>,
     /// Who is asking.
     pub tokens: Tokens,
+    /// Who may say who is asking.
+    pub front_proxy: FrontProxy,
     /// Whether they may.
     pub authorizers: Authorizers,
     /// What may change or refuse an object.
@@ -79,6 +82,7 @@ impl Server {
             seats,
             admission: parts.admission,
             services,
+            front_proxy: parts.options.front_proxy(),
             options: parts.options,
             store: parts.store,
             cache: parts.cache,

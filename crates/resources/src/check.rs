@@ -1,12 +1,15 @@
 //! Checks that many kinds share: each adds what is wrong with one field. A value that is fine costs no
 //! allocation.
 
-use api::field::{FieldErrors, FieldPath};
+use crate::kind::path_segment_name;
+use api::field::{FieldErrors, FieldFault, FieldPath};
 use api::names;
 use api::quantity::Quantity;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Serialize;
+use serde_json::Value;
 use std::net::IpAddr;
 
 /// Said of a field that may not change.
@@ -37,6 +40,30 @@ pub fn required(value: &str, at: FieldPath<'_>, errors: &mut FieldErrors) -> boo
         errors.required(at, "");
     }
     value.is_empty()
+}
+
+/// A value must be there, and without the faults that `rule` finds.
+pub fn required_text(
+    value: &str,
+    at: FieldPath<'_>,
+    why: &str,
+    rule: impl Fn(&str) -> Vec<String>,
+    errors: &mut FieldErrors,
+) {
+    match value {
+        "" => errors.required(at, why),
+        value => errors.all_invalid(at, value, rule(value)),
+    }
+}
+
+/// Faults of a name that stands in a path.
+pub fn segment(value: &str) -> Vec<String> {
+    path_segment_name(value, false)
+}
+
+/// No faults whatever the value.
+pub fn anything(_: &str) -> Vec<String> {
+    Vec::new()
 }
 
 /// A DNS label.
@@ -126,24 +153,14 @@ pub fn maybe_one_of(value: &Option<String>, supported: &[&str], at: FieldPath<'_
 }
 
 /// One of the supported values, which must be there.
-pub fn required_one_of(
-    value: &Option<String>,
-    supported: &[&str],
-    at: FieldPath<'_>,
-    errors: &mut FieldErrors,
-) {
-    if !required(text(value), at, errors) {
-        one_of(text(value), supported, at, errors);
+pub fn required_one_of(value: &str, supported: &[&str], at: FieldPath<'_>, errors: &mut FieldErrors) {
+    if !required(value, at, errors) {
+        one_of(value, supported, at, errors);
     }
 }
 
 /// A field that may not change.
-pub fn immutable<T: PartialEq + serde::Serialize>(
-    new: &T,
-    old: &T,
-    at: FieldPath<'_>,
-    errors: &mut FieldErrors,
-) {
+pub fn immutable<T: PartialEq + Serialize>(new: &T, old: &T, at: FieldPath<'_>, errors: &mut FieldErrors) {
     if new != old {
         errors.invalid(at, new, IMMUTABLE);
     }
@@ -151,7 +168,7 @@ pub fn immutable<T: PartialEq + serde::Serialize>(
 
 /// A protocol of the fourth layer.
 pub fn protocol(value: &Option<String>, at: FieldPath<'_>, errors: &mut FieldErrors) {
-    required_one_of(value, &["SCTP", "TCP", "UDP"], at, errors);
+    required_one_of(text(value), &["SCTP", "TCP", "UDP"], at, errors);
 }
 
 /// An IP address, without leading zeros and not IPv4 within IPv6. Answers whether it is one.
@@ -284,6 +301,56 @@ impl<'a> OneOf<'a> {
     }
 }
 
+/// Checks a list of conditions.
+pub fn conditions(list: Option<&Vec<Condition>>, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    let list = list.map(Vec::as_slice).unwrap_or_default();
+    for (i, condition) in list.iter().enumerate() {
+        let at = at.index(i);
+        if list.iter().take(i).any(|c| c.type_ == condition.type_) {
+            errors.duplicate(at.child("type"), &condition.type_);
+        }
+        let named = |value: &str, name: &str, errors: &mut FieldErrors| {
+            required_text(value, at.child(name), "must be set", anything, errors);
+        };
+        named(&condition.type_, "type", errors);
+        if !condition.type_.is_empty() {
+            qualified(&condition.type_, at.child("type"), errors);
+        }
+        if !matches!(condition.status.as_str(), "True" | "False" | "Unknown") {
+            errors.not_supported(at.child("status"), &condition.status, &["False", "True", "Unknown"]);
+        }
+        if let Some(generation) = condition.observed_generation.filter(|g| *g < 0) {
+            errors.invalid(
+                at.child("observedGeneration"),
+                &generation,
+                "must be greater than or equal to zero",
+            );
+        }
+        named(&condition.reason, "reason", errors);
+        if condition.reason.len() > 1024 {
+            errors.too_long(at.child("reason"), 1024);
+        }
+        if !condition.reason.is_empty() && !is_reason(&condition.reason) {
+            errors.invalid(
+                at.child("reason"),
+                &condition.reason,
+                "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')",
+            );
+        }
+        if condition.message.len() > 32768 {
+            errors.too_long(at.child("message"), 32768);
+        }
+    }
+}
+
+fn is_reason(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let inner = |b: &u8| b.is_ascii_alphanumeric() || b"_,:".contains(b);
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        && bytes.iter().all(inner)
+}
+
 /// A label selector. `lenient` lets values through that are no labels'.
 pub fn label_selector(
     selector: Option<&LabelSelector>,
@@ -316,6 +383,52 @@ pub fn label_selector(
             }
         }
     }
+}
+
+/// Checks each item of a list, unless there are more than `most`.
+pub fn each<T>(
+    list: Option<&Vec<T>>,
+    most: usize,
+    at: FieldPath<'_>,
+    errors: &mut FieldErrors,
+    check: impl Fn(&T, FieldPath<'_>, &mut FieldErrors),
+) {
+    let list = list.map(Vec::as_slice).unwrap_or_default();
+    if list.len() > most {
+        return errors.push(at, FieldFault::TooMany(list.len(), most));
+    }
+    for (i, item) in list.iter().enumerate() {
+        check(item, at.index(i), errors);
+    }
+}
+
+/// Reports items whose key stands in the list before.
+pub fn unique<T, K: PartialEq + Serialize>(
+    list: Option<&Vec<T>>,
+    at: FieldPath<'_>,
+    errors: &mut FieldErrors,
+    key: impl Fn(&T) -> K,
+) {
+    let mut seen: Vec<K> = Vec::new();
+    for (i, item) in list.into_iter().flatten().enumerate() {
+        let key = key(item);
+        if seen.contains(&key) {
+            errors.duplicate(at.index(i), &key);
+        }
+        seen.push(key);
+    }
+}
+
+/// Checks a driver's name: a subdomain of at most 63 characters, in whatever case.
+pub fn driver_name(name: &str, at: FieldPath<'_>, errors: &mut FieldErrors) {
+    const MOST: usize = 63;
+    if name.is_empty() {
+        errors.required(at, "");
+    }
+    if name.len() > MOST {
+        errors.too_long(at, MOST);
+    }
+    errors.all_invalid(at, name, names::dns1123_subdomain(&name.to_lowercase()));
 }
 
 /// An amount of a field. Schemas let no other text through.
@@ -380,6 +493,13 @@ pub fn bare_number(value: Option<&IntOrString>) -> i64 {
         Some(IntOrString::String(s)) if is_percent(s) => s.trim_end_matches('%').parse().unwrap_or(i64::MAX),
         _ => 0,
     }
+}
+
+/// The cell of a class's name, which says whether an annotation makes it the default.
+pub fn marked_default(meta: &ObjectMeta, annotation: &str) -> Value {
+    let name = meta.name.as_deref().unwrap_or_default();
+    let is = meta.annotations.as_ref().and_then(|a| a.get(annotation)).is_some_and(|v| v == "true");
+    if is { format!("{name} (default)").into() } else { name.into() }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// How a kind is called.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +70,12 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// Who asks.
     pub user: &'a str,
+    /// What tells two users of one name apart; often empty.
+    pub uid: &'a str,
     /// The groups of who asks.
     pub groups: &'a [String],
+    /// What else is known of who asks.
+    pub extra: &'a BTreeMap<String, Vec<String>>,
 }
 
 /// A subresource that shows the whole object and lets a part of it be changed.

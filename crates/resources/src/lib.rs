@@ -6,7 +6,6 @@
 
 pub mod addresses;
 pub mod check;
-pub mod checks;
 pub mod diff;
 pub mod kind;
 pub mod meta;

@@ -6,6 +6,7 @@ use api::object::Object;
 use api::schema::builtin;
 use resources::{AnyKind, Context, meta};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// The base and its cases: `kind`, `object`, `cases: [{name, set, old, part, want}]`. `set` maps JSON
 /// pointers to values; `old` is set the same way on the base to make the old object of an update; `want`
@@ -44,7 +45,13 @@ fn run(file: &str, text: &str) {
 }
 
 fn check(kind: &dyn AnyKind, base: &Value, case: &Value) -> Vec<String> {
-    let context = Context { now: "2026-01-02T03:04:05Z".parse().unwrap(), user: "test", groups: &[] };
+    let context = Context {
+        now: "2026-01-02T03:04:05Z".parse().unwrap(),
+        user: "test",
+        uid: "",
+        groups: &[],
+        extra: &BTreeMap::new(),
+    };
     let mut errors = FieldErrors::default();
     let part = case["part"].as_str();
     match case.get("old") {

@@ -1,7 +1,9 @@
 //! OpenAPI documents, made from the schemas and from the routes that the server serves. Start at [`v3`],
-//! one document for each group version, and [`v2`], one for all.
+//! one document for each group version, and [`v2`], one for all; [`v2_protobuf`] and [`v3_protobuf`] write them as
+//! protobuf.
 
 mod definitions;
+mod gnostic;
 mod paths;
 
 use crate::schema::SchemaRef;
@@ -100,6 +102,16 @@ pub fn v2(server_version: &str, routes: &[Route]) -> Value {
         "securityDefinitions": {SECURITY: security_scheme()},
         "security": [{SECURITY: []}],
     })
+}
+
+/// The bytes of gnostic's `openapi.v3.Document`.
+pub fn v3_protobuf(document: &Value) -> Vec<u8> {
+    gnostic::write(document, &gnostic::v3::DOCUMENT)
+}
+
+/// The bytes of gnostic's `openapi.v2.Document`.
+pub fn v2_protobuf(document: &Value) -> Vec<u8> {
+    gnostic::write(document, &gnostic::v2::DOCUMENT)
 }
 
 fn build(format: Format, routes: &[Route]) -> (Value, Value) {

@@ -34,7 +34,7 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
 }
 
 /// What is left to be read of a message.
-pub(super) struct Reader<'a>(pub &'a [u8]);
+pub(crate) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's tag and wire type, unless the message ends here.
-    pub(super) fn key(&mut self) -> Result<Option<(u32, u8)>, DecodeError> {
+    pub(crate) fn key(&mut self) -> Result<Option<(u32, u8)>, DecodeError> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -67,12 +67,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let n = usize::try_from(self.varint()?).map_err(|_| fault("invalid length"))?;
         self.take(n)
     }
 
-    pub(super) fn skip(&mut self, wire: u8) -> Result<(), DecodeError> {
+    pub(crate) fn skip(&mut self, wire: u8) -> Result<(), DecodeError> {
         match wire {
             0 => self.varint().map(|_| ()),
             1 => self.take(8).map(|_| ()),

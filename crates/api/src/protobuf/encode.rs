@@ -43,7 +43,7 @@ pub fn encode_into(out: &mut Vec<u8>, value: &Value, schema: &Schema) -> Result<
     }
 }
 
-pub(super) fn varint(out: &mut Vec<u8>, mut n: u64) {
+pub(crate) fn varint(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
@@ -51,7 +51,7 @@ pub(super) fn varint(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
-pub(super) fn key(out: &mut Vec<u8>, tag: u32, wire: u32) {
+pub(crate) fn key(out: &mut Vec<u8>, tag: u32, wire: u32) {
     varint(out, u64::from(tag << 3 | wire));
 }
 

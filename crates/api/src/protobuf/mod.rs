@@ -11,9 +11,11 @@ mod tests;
 pub use crate::json::DecodeError;
 pub use decode::decode;
 pub use encode::{EncodeError, encode, encode_into};
+pub(crate) use encode::{key, varint};
 
 use crate::schema::Schema;
-use decode::{Reader, text};
+pub(crate) use decode::Reader;
+use decode::text;
 use serde_json::Value;
 
 /// What every object begins with.

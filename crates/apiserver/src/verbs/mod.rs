@@ -318,7 +318,8 @@ impl Request {
 
     /// What rules may know of the request.
     pub fn context(&self) -> resources::Context<'_> {
-        resources::Context { now: self.now, user: &self.user.name, groups: &self.user.groups }
+        let auth::User { name, uid, groups, extra } = &self.user;
+        resources::Context { now: self.now, user: name, uid, groups, extra }
     }
 
     /// The key of the object asked for, in its collection.

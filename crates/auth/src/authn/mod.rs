@@ -2,6 +2,7 @@
 
 pub mod bootstrap_token;
 pub mod certificate;
+pub mod front_proxy;
 pub mod service_account;
 pub mod token_file;
 

@@ -2,7 +2,7 @@
 
 use super::policies;
 use super::rules::{self, FAILURE_POLICIES, required_word};
-use crate::checks::{anything, required_text};
+use crate::check::{anything, required_text};
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};

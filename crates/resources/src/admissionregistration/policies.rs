@@ -1,7 +1,7 @@
 //! What admission policies and their bindings have in common.
 
 use super::rules::{self, MATCH_POLICIES, required_word};
-use crate::checks::{anything, faults, label_selector, required_text, segment};
+use crate::check::{self, anything, required_text, segment};
 use crate::kind::subdomain_name;
 use api::field::{FieldErrors, FieldPath};
 use api::names;
@@ -46,7 +46,7 @@ pub(super) fn resources(
         if selector.is_none() {
             errors.required(at.child(name), "");
         }
-        label_selector(selector.as_ref(), at.child(name), errors);
+        check::label_selector(selector.as_ref(), false, at.child(name), errors);
     }
     for (name, list) in
         [("resourceRules", &m.resource_rules), ("excludeResourceRules", &m.exclude_resource_rules)]
@@ -119,11 +119,11 @@ pub(super) fn param_ref(reference: Option<&ParamRef>, at: FieldPath<'_>, errors:
     let Some(reference) = reference else { return };
     let both = "name and selector are mutually exclusive";
     let name = reference.name.as_deref().unwrap_or_default();
-    faults(segment(name), name, at.child("name"), errors);
+    errors.all_invalid(at.child("name"), name, segment(name));
     if !name.is_empty() && reference.selector.is_some() {
         errors.forbidden(at.child("name"), both);
     }
-    label_selector(reference.selector.as_ref(), at.child("selector"), errors);
+    check::label_selector(reference.selector.as_ref(), false, at.child("selector"), errors);
     match (name.is_empty(), reference.selector.is_some()) {
         (false, true) => errors.forbidden(at.child("selector"), both),
         (true, false) => errors.required(at, "one of name or selector must be specified"),

@@ -1,6 +1,6 @@
 //! Rules by which requests are chosen, as webhooks and policies write them.
 
-use crate::checks::{faults, one_of, required_text};
+use crate::check::{self, required_text};
 use api::field::{FieldErrors, FieldFault, FieldPath};
 use api::names;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -138,7 +138,7 @@ pub(super) fn required_word(
 ) {
     match value {
         None => errors.required(at, ""),
-        Some(value) => one_of(value, supported, at, errors),
+        Some(value) => check::required_one_of(value, supported, at, errors),
     }
 }
 
@@ -164,7 +164,7 @@ pub(super) fn conditions(list: Option<&Vec<MatchCondition>>, at: FieldPath<'_>, 
 pub(super) fn resource_names(rule: &NamedRuleWithOperations, at: FieldPath<'_>, errors: &mut FieldErrors) {
     let list = slice(&rule.resource_names);
     for (i, name) in list.iter().enumerate() {
-        faults(crate::checks::segment(name), name, at.index(i), errors);
+        errors.all_invalid(at.index(i), name, crate::check::segment(name));
         if list.iter().take(i).any(|n| n == name) {
             errors.duplicate(at.index(i), name);
         }

@@ -2,8 +2,7 @@
 
 use super::policies::{self, NO_EXPRESSION};
 use super::rules::{self, FAILURE_POLICIES, required_word, word};
-use crate::checks;
-use crate::checks::{anything, required_text};
+use crate::check::{self, anything, required_text};
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -37,7 +36,7 @@ pub static KIND: Kind<ValidatingAdmissionPolicy> = Kind {
             required_text(&warning.warning, list.index(i).child("warning"), "", anything, errors);
             required_text(warning.field_ref.trim(), list.index(i).child("fieldRef"), "", anything, errors);
         }
-        checks::conditions(status.conditions.as_ref(), at.child("conditions"), errors);
+        check::conditions(status.conditions.as_ref(), at.child("conditions"), errors);
     },
     columns: &[
         Column::number("Validations", "How many rules it has.", |p: &ValidatingAdmissionPolicy, _| {
@@ -117,7 +116,7 @@ fn validate_annotation(a: &AuditAnnotation, name: &str, at: FieldPath<'_>, error
         errors.invalid(here, &a.key, "requires metadata.name be non-empty");
     } else {
         let full = format!("{name}/{}", a.key);
-        checks::faults(names::qualified_name(&full), &full, here, errors);
+        errors.all_invalid(here, &full, names::qualified_name(&full));
     }
     let value = a.value_expression.trim();
     let here = at.child("valueExpression");

@@ -1,7 +1,7 @@
 //! What both kinds of webhook configuration have in common.
 
 use super::rules::{self, FAILURE_POLICIES, MATCH_POLICIES, word};
-use crate::checks::label_selector;
+use crate::check;
 use api::field::{FieldErrors, FieldPath};
 use api::names;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -132,8 +132,8 @@ fn one(hook: &Hook<'_>, quiet: bool, at: FieldPath<'_>, errors: &mut FieldErrors
         let why = "the timeout value must be between 1 and 30 seconds";
         errors.invalid(at.child("timeoutSeconds"), &timeout, why);
     }
-    label_selector(hook.namespaces, at.child("namespaceSelector"), errors);
-    label_selector(hook.objects, at.child("objectSelector"), errors);
+    check::label_selector(hook.namespaces, false, at.child("namespaceSelector"), errors);
+    check::label_selector(hook.objects, false, at.child("objectSelector"), errors);
     word(hook.reinvocation, &["IfNeeded", "Never"], at.child("reinvocationPolicy"), errors);
     let client = at.child("clientConfig");
     match (&hook.client.url, &hook.client.service) {
@@ -162,7 +162,7 @@ fn reviews(versions: &[String], known: bool, at: FieldPath<'_>, errors: &mut Fie
         if versions.iter().take(i).any(|v| v == version) {
             errors.invalid(at.index(i), version, "duplicate version");
         } else {
-            crate::checks::faults(names::dns1035_label(version), version, at.index(i), errors);
+            errors.all_invalid(at.index(i), version, names::dns1035_label(version));
         }
     }
     if known && !versions.iter().any(|v| REVIEWS.contains(&v.as_str())) {

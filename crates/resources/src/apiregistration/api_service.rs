@@ -1,6 +1,6 @@
 //! APIService: who serves a group and version.
 
-use crate::checks::{faults, segment};
+use crate::check::segment;
 use crate::kind::{age_column, path_segment_name};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -89,9 +89,9 @@ fn validate(s: &APIService, errors: &mut FieldErrors) {
             errors.required(at.child("group"), why);
         }
         "" => {}
-        group => faults(names::dns1123_subdomain(group), group, at.child("group"), errors),
+        group => errors.all_invalid(at.child("group"), group, names::dns1123_subdomain(group)),
     }
-    faults(names::dns1035_label(version), version, at.child("version"), errors);
+    errors.all_invalid(at.child("version"), version, names::dns1035_label(version));
     for (name, value, most) in [
         ("groupPriorityMinimum", spec.group_priority_minimum, 20000),
         ("versionPriority", spec.version_priority, 1000),

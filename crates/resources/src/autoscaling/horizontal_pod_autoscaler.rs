@@ -1,7 +1,7 @@
 //! HorizontalPodAutoscaler: how many pods a workload has, by what they use. Kept in version v2.
 
 use super::{metrics, v1};
-use crate::checks::{not_negative, not_negative_amount, required_text, segment};
+use crate::check::{self, not_negative_amount, required_text, segment};
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -34,8 +34,8 @@ pub static KIND: Kind<HorizontalPodAutoscaler> = Kind {
         let status = new.status.clone().unwrap_or_default();
         let at = FieldPath::root("status");
         let current = status.current_replicas.unwrap_or(0);
-        not_negative(current.into(), at.child("currentReplicas"), errors);
-        not_negative(status.desired_replicas.into(), at.child("desiredReplicas"), errors);
+        check::not_negative(Some(current), at.child("currentReplicas"), errors);
+        check::not_negative(Some(status.desired_replicas), at.child("desiredReplicas"), errors);
     },
     columns: &[
         Column::text("Reference", "What it scales.", |h: &HorizontalPodAutoscaler, _| {

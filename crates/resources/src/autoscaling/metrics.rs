@@ -1,7 +1,7 @@
 //! What a HorizontalPodAutoscaler looks at: checks of its metrics, and how a table shows them.
 
 use super::horizontal_pod_autoscaler::{Reference, reference};
-use crate::checks::{anything, required_text, segment};
+use crate::check::{anything, required_text, segment};
 use api::field::{FieldErrors, FieldPath};
 use api::names;
 use api::quantity::Quantity;

@@ -112,7 +112,7 @@ fn validate(c: &CronJob, old: Option<&CronJobSpec>, errors: &mut FieldErrors) {
         time_zone(zone, root.child("timeZone"), errors);
     }
     let policies = ["Allow", "Forbid", "Replace"];
-    check::required_one_of(&s.concurrency_policy, &policies, root.child("concurrencyPolicy"), errors);
+    check::required_one_of(text(&s.concurrency_policy), &policies, root.child("concurrencyPolicy"), errors);
     let none = JobSpec::default();
     let job = s.job_template.spec.as_ref().unwrap_or(&none);
     let template = root.child("jobTemplate");

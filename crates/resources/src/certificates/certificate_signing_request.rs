@@ -20,9 +20,9 @@ pub static KIND: Kind<CertificateSigningRequest> = Kind {
     prepare_create: |c, context| {
         // Who asks is the server's word, not the client's.
         c.spec.username = Some(context.user.into());
+        c.spec.uid = Some(context.uid.to_string()).filter(|u| !u.is_empty());
         c.spec.groups = Some(context.groups.to_vec());
-        c.spec.uid = None;
-        c.spec.extra = None;
+        c.spec.extra = Some(context.extra.clone()).filter(|e| !e.is_empty());
     },
     prepare_update: |new, old, _| new.spec = old.spec.clone(),
     prepare_status,
@@ -335,4 +335,30 @@ fn check_certificates(pem: &[u8]) -> Result<(), String> {
         return Err("must contain at least one CERTIFICATE PEM block".into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn who_asks_is_the_servers_word() {
+        let known = BTreeMap::from([("k".to_string(), vec!["v".to_string()])]);
+        for (uid, extra) in [("u", known.clone()), ("", BTreeMap::new())] {
+            let groups = ["g".to_string()];
+            let context =
+                Context { now: jiff::Timestamp::UNIX_EPOCH, user: "me", uid, groups: &groups, extra: &extra };
+            let mut c = CertificateSigningRequest::default();
+            c.spec.username = Some("root".into());
+            c.spec.uid = Some("0".into());
+            c.spec.groups = Some(vec!["system:masters".into()]);
+            c.spec.extra = Some(BTreeMap::from([("forged".into(), vec![])]));
+            (KIND.prepare_create)(&mut c, &context);
+            assert_eq!(c.spec.username.as_deref(), Some("me"));
+            assert_eq!(c.spec.uid.unwrap_or_default(), uid);
+            assert_eq!(c.spec.groups.as_deref(), Some(&groups[..]));
+            assert_eq!(c.spec.extra.unwrap_or_default(), extra);
+        }
+    }
 }

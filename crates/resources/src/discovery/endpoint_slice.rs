@@ -1,7 +1,7 @@
 //! EndpointSlice: addresses behind a service.
 
 use crate::addresses::address;
-use crate::checks::{faults, immutable, one_of};
+use crate::check::{self, immutable};
 use crate::kind::{age_column, subdomain_name};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldFault, FieldPath};
@@ -66,7 +66,12 @@ fn listed(all: impl Iterator<Item = String>) -> Value {
 }
 
 fn validate(s: &EndpointSlice, old: Option<&EndpointSlice>, errors: &mut FieldErrors) {
-    one_of(&s.address_type, &["FQDN", "IPv4", "IPv6"], FieldPath::root("addressType"), errors);
+    check::required_one_of(
+        &s.address_type,
+        &["FQDN", "IPv4", "IPv6"],
+        FieldPath::root("addressType"),
+        errors,
+    );
     validate_ports(s.ports.as_deref().unwrap_or_default(), errors);
     // Endpoints that were accepted before need not fulfil what is asked for since.
     if old.is_none_or(|o| o.endpoints != s.endpoints) {
@@ -90,15 +95,15 @@ fn validate_ports(ports: &[EndpointPort], errors: &mut FieldErrors) {
         let at = list.index(i);
         let name = port.name.as_deref().unwrap_or_default();
         if !name.is_empty() {
-            faults(names::dns1123_label(name), name, at.child("name"), errors);
+            errors.all_invalid(at.child("name"), name, names::dns1123_label(name));
         }
         if ports.iter().take(i).any(|p| p.name.as_deref().unwrap_or_default() == name) {
             errors.duplicate(at.child("name"), &name);
         }
         let protocol = port.protocol.as_deref().unwrap_or_default();
-        one_of(protocol, &["SCTP", "TCP", "UDP"], at.child("protocol"), errors);
+        check::required_one_of(protocol, &["SCTP", "TCP", "UDP"], at.child("protocol"), errors);
         if let Some(app) = &port.app_protocol {
-            faults(names::qualified_name(app), app, at.child("appProtocol"), errors);
+            errors.all_invalid(at.child("appProtocol"), app, names::qualified_name(app));
         }
     }
 }
@@ -126,7 +131,7 @@ fn validate_endpoint(e: &Endpoint, kind: &str, at: FieldPath<'_>, errors: &mut F
         }
     }
     if let Some(node) = &e.node_name {
-        faults(subdomain_name(node, false), node, at.child("nodeName"), errors);
+        errors.all_invalid(at.child("nodeName"), node, subdomain_name(node, false));
     }
     let topology = at.child("deprecatedTopology");
     let count = e.deprecated_topology.as_ref().map_or(0, |t| t.len());
@@ -135,7 +140,7 @@ fn validate_endpoint(e: &Endpoint, kind: &str, at: FieldPath<'_>, errors: &mut F
     }
     crate::meta::labels(e.deprecated_topology.as_ref(), topology, errors);
     if let Some(host) = &e.hostname {
-        faults(names::dns1123_label(host), host, at.child("hostname"), errors);
+        errors.all_invalid(at.child("hostname"), host, names::dns1123_label(host));
     }
     if let Some(hints) = &e.hints {
         validate_hints(hints, at.child("hints"), errors);
@@ -200,7 +205,7 @@ fn validate_hints(hints: &EndpointHints, at: FieldPath<'_>, errors: &mut FieldEr
             if list.iter().take(i).any(|n| n == name) {
                 errors.duplicate(at.child("name"), name);
             }
-            faults(rule(name), name, at.child("name"), errors);
+            errors.all_invalid(at.child("name"), name, rule(name));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The group `events.k8s.io`: another face of the core group's Event.
 
-use crate::checks::IMMUTABLE;
+use crate::check::IMMUTABLE;
 use crate::kind::{Names, Version};
 use api::field::{FieldErrors, FieldPath};
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ fn check(new: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     let controller = text("reportingComponent");
     if !controller.is_empty() {
         let at = FieldPath::root("reportingController");
-        crate::checks::faults(api::names::qualified_name(controller), controller, at, errors);
+        errors.all_invalid(at, controller, api::names::qualified_name(controller));
     }
     if text("message").len() > MAX_NOTE {
         errors.invalid(FieldPath::root("message"), &"", format!("can have at most {MAX_NOTE} characters"));

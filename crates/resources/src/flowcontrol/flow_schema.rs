@@ -1,7 +1,7 @@
 //! FlowSchema: which requests belong to which priority level.
 
 use super::bootstrap::mandatory_schemas;
-use crate::checks::{anything, faults, required_text};
+use crate::check::{anything, required_text};
 use crate::kind::{age_column, subdomain_name};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldFault, FieldPath, quoted};
@@ -223,7 +223,7 @@ fn validate_resources(rule: &ResourcePolicyRule, at: FieldPath<'_>, errors: &mut
         for (i, namespace) in namespaces.iter().enumerate() {
             let intro = "each member of this list must be '*' or a DNS-1123 label; ";
             let found = names::dns1123_label(namespace).into_iter().map(|f| format!("{intro}{f}")).collect();
-            faults(found, namespace, here.index(i), errors);
+            errors.all_invalid(here.index(i), namespace, found);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::ingress_v1beta1::V1BETA1;
 use super::typed_reference;
 use crate::addresses;
-use crate::checks::{faults, required_text};
+use crate::check::required_text;
 use crate::kind::{age_column, label_name, subdomain_name};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -48,7 +48,7 @@ pub static KIND: Kind<Ingress> = Kind {
                 addresses::address(ip, false, at.child("ip"), errors);
             }
             if let Some(host) = point.hostname.as_deref().filter(|h| !h.is_empty()) {
-                faults(names::dns1123_subdomain(host), host, at.child("hostname"), errors);
+                errors.all_invalid(at.child("hostname"), host, names::dns1123_subdomain(host));
                 if addresses::is_address(host) {
                     errors.invalid(at.child("hostname"), &host, "must be a DNS name, not an IP address");
                 }
@@ -138,7 +138,7 @@ impl Leniency {
 
 fn host_name(host: &str, at: FieldPath<'_>, errors: &mut FieldErrors) {
     let rule = if host.contains('*') { names::wildcard_dns1123_subdomain } else { names::dns1123_subdomain };
-    faults(rule(host), host, at, errors);
+    errors.all_invalid(at, host, rule(host));
 }
 
 fn validate(spec: &IngressSpec, lenient: Leniency, errors: &mut FieldErrors) {
@@ -171,11 +171,11 @@ fn validate(spec: &IngressSpec, lenient: Leniency, errors: &mut FieldErrors) {
             host_name(host, at.child("hosts").index(j), errors);
         }
         if let Some(secret) = tls.secret_name.as_deref().filter(|s| !s.is_empty() && !lenient.secret_names) {
-            faults(subdomain_name(secret, false), secret, at.child("secretName"), errors);
+            errors.all_invalid(at.child("secretName"), secret, subdomain_name(secret, false));
         }
     }
     if let Some(class) = &spec.ingress_class_name {
-        faults(subdomain_name(class, false), class, root.child("ingressClassName"), errors);
+        errors.all_invalid(root.child("ingressClassName"), class, subdomain_name(class, false));
     }
 }
 
@@ -250,7 +250,7 @@ fn validate_backend(backend: &IngressBackend, at: FieldPath<'_>, errors: &mut Fi
                 errors.invalid(ports.child("number"), &number, fault);
             }
         }
-        (name, 0) => faults(names::port_name(name), name, ports.child("name"), errors),
+        (name, 0) => errors.all_invalid(ports.child("name"), name, names::port_name(name)),
         _ => errors.invalid(at, &"", "cannot set both port name & port number"),
     }
 }

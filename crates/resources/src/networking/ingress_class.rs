@@ -1,7 +1,7 @@
 //! IngressClass: a controller that serves ingresses.
 
 use super::typed_reference;
-use crate::checks::{faults, immutable};
+use crate::check::immutable;
 use crate::kind::{age_column, name_column};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -26,7 +26,7 @@ pub static KIND: Kind<IngressClass> = Kind {
     },
     columns: &[
         name_column(|c: &IngressClass, _| {
-            crate::checks::marked_default(&c.metadata, "ingressclass.kubernetes.io/is-default-class")
+            crate::check::marked_default(&c.metadata, "ingressclass.kubernetes.io/is-default-class")
         }),
         Column::text("Controller", "The controller that serves it.", |c: &IngressClass, _| {
             controller(c).into()
@@ -69,7 +69,7 @@ fn domain_prefixed_path(text: &str, at: FieldPath<'_>, errors: &mut FieldErrors)
             return errors.invalid(at, &text, why);
         }
     };
-    faults(names::dns1123_subdomain(host), host, at, errors);
+    errors.all_invalid(at, host, names::dns1123_subdomain(host));
     if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
         let why = r"Invalid path (regex used for validation is '[A-Za-z0-9/\-._~%!$&'()*+,;=:]+')";
         errors.invalid(at, &path, why);
@@ -84,7 +84,7 @@ fn validate_parameters(p: &IngressClassParametersReference, at: FieldPath<'_>, e
         (Some("Namespace"), None) => {
             errors.required(namespace, "`parameters.scope` is set to 'Namespace'");
         }
-        (Some("Namespace"), Some(name)) => faults(names::dns1123_label(name), name, namespace, errors),
+        (Some("Namespace"), Some(name)) => errors.all_invalid(namespace, name, names::dns1123_label(name)),
         (Some("Cluster"), Some(_)) => errors.forbidden(namespace, "`parameters.scope` is set to 'Cluster'"),
         (Some("Cluster"), None) => {}
         (Some(other), _) => errors.not_supported(at.child("scope"), other, &["Cluster", "Namespace"]),

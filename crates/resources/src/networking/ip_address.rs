@@ -1,7 +1,7 @@
 //! IPAddress: an address of a service, claimed.
 
 use crate::addresses::address_faults;
-use crate::checks::{faults, immutable, required_text, segment};
+use crate::check::{immutable, required_text, segment};
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::FieldPath;
@@ -16,12 +16,12 @@ pub static KIND: Kind<IPAddress> = Kind {
         let parent = &a.spec.parent_ref;
         let at = SPEC.child("parentRef");
         if let Some(group) = parent.group.as_deref().filter(|g| !g.is_empty()) {
-            faults(api::names::dns1123_subdomain(group), group, at.child("group"), errors);
+            errors.all_invalid(at.child("group"), group, api::names::dns1123_subdomain(group));
         }
         required_text(&parent.resource, at.child("resource"), "", segment, errors);
         required_text(&parent.name, at.child("name"), "", segment, errors);
         if let Some(namespace) = parent.namespace.as_deref() {
-            faults(segment(namespace), namespace, at.child("namespace"), errors);
+            errors.all_invalid(at.child("namespace"), namespace, segment(namespace));
         }
     },
     validate_update: |new, old, errors| {

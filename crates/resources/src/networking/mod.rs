@@ -7,13 +7,13 @@ pub mod ip_address;
 pub mod network_policy;
 pub mod service_cidr;
 
-use crate::checks::{faults, required_text, segment};
+use crate::check::{required_text, segment};
 use api::field::{FieldErrors, FieldPath};
 
 /// Checks a reference to an object of any kind.
 fn typed_reference(group: Option<&str>, kind: &str, name: &str, at: FieldPath<'_>, errors: &mut FieldErrors) {
     if let Some(group) = group {
-        faults(api::names::dns1123_subdomain(group), group, at.child("apiGroup"), errors);
+        errors.all_invalid(at.child("apiGroup"), group, api::names::dns1123_subdomain(group));
     }
     required_text(kind, at.child("kind"), "", segment, errors);
     required_text(name, at.child("name"), "", segment, errors);

@@ -1,7 +1,7 @@
 //! NetworkPolicy: which traffic pods take and send.
 
 use crate::addresses::range;
-use crate::checks::{faults, label_selector};
+use crate::check;
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -60,7 +60,7 @@ fn peers(spec: &NetworkPolicySpec) -> impl Iterator<Item = &NetworkPolicyPeer> {
 /// Ranges in `known` were there before: they stay, whatever is wrong with them.
 fn validate(spec: &NetworkPolicySpec, known: &[&str], errors: &mut FieldErrors) {
     let root = FieldPath::root("spec");
-    label_selector(spec.pod_selector.as_ref(), root.child("podSelector"), errors);
+    check::label_selector(spec.pod_selector.as_ref(), false, root.child("podSelector"), errors);
     let rules = |name: &'static str,
                  i: usize,
                  ports: &Option<Vec<NetworkPolicyPort>>,
@@ -115,7 +115,7 @@ fn validate_port(port: &NetworkPolicyPort, at: FieldPath<'_>, errors: &mut Field
             if let Some(last) = last {
                 errors.invalid(end, &last, "may not be specified when `port` is non-numeric");
             }
-            faults(names::port_name(name), name, at.child("port"), errors);
+            errors.all_invalid(at.child("port"), name, names::port_name(name));
         }
         (None, Some(last)) => {
             errors.invalid(end, &last, "may not be specified when `port` is not specified");
@@ -125,8 +125,8 @@ fn validate_port(port: &NetworkPolicyPort, at: FieldPath<'_>, errors: &mut Field
 }
 
 fn validate_peer(peer: &NetworkPolicyPeer, known: &[&str], at: FieldPath<'_>, errors: &mut FieldErrors) {
-    label_selector(peer.pod_selector.as_ref(), at.child("podSelector"), errors);
-    label_selector(peer.namespace_selector.as_ref(), at.child("namespaceSelector"), errors);
+    check::label_selector(peer.pod_selector.as_ref(), false, at.child("podSelector"), errors);
+    check::label_selector(peer.namespace_selector.as_ref(), false, at.child("namespaceSelector"), errors);
     let selects = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
     match &peer.ip_block {
         Some(block) => {

@@ -1,7 +1,7 @@
 //! ServiceCIDR: a range of services' addresses.
 
 use crate::addresses::{Range, range};
-use crate::checks::IMMUTABLE;
+use crate::check::IMMUTABLE;
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};

@@ -1,6 +1,6 @@
 //! RuntimeClass: how a pod's containers are run.
 
-use crate::checks::{faults, immutable, required_text, unique};
+use crate::check::{immutable, required_text, unique};
 use crate::kind::{age_column, label_name};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -18,8 +18,8 @@ pub static KIND: Kind<RuntimeClass> = Kind {
         let at = FieldPath::root("overhead");
         for (name, amount) in c.overhead.iter().flat_map(|o| o.pod_fixed.iter().flatten()) {
             let limits = at.child("limits");
-            faults(names::qualified_name(name), name, limits, errors);
-            crate::checks::not_negative_amount(amount, limits.key(name), errors);
+            errors.all_invalid(limits, name, names::qualified_name(name));
+            crate::check::not_negative_amount(amount, limits.key(name), errors);
         }
         let Some(scheduling) = &c.scheduling else { return };
         let at = FieldPath::root("scheduling");
@@ -46,7 +46,7 @@ fn toleration(t: &Toleration, at: FieldPath<'_>, errors: &mut FieldErrors) {
     let text = |t: &Option<String>| t.clone().unwrap_or_default();
     let (key, value, effect, operator) = (text(&t.key), text(&t.value), text(&t.effect), text(&t.operator));
     if !key.is_empty() {
-        faults(names::qualified_name(&key), &key, at.child("key"), errors);
+        errors.all_invalid(at.child("key"), &key, names::qualified_name(&key));
     } else if operator != "Exists" {
         let why =
             "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
@@ -57,7 +57,7 @@ fn toleration(t: &Toleration, at: FieldPath<'_>, errors: &mut FieldErrors) {
         errors.invalid(at.child("effect"), &effect, why);
     }
     match operator.as_str() {
-        "Equal" | "" => faults(names::label_value(&value), &value, at.child("operator"), errors),
+        "Equal" | "" => errors.all_invalid(at.child("operator"), &value, names::label_value(&value)),
         "Exists" if !value.is_empty() => {
             errors.invalid(at.child("operator"), &value, "value must be empty when `operator` is 'Exists'");
         }

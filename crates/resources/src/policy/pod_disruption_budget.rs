@@ -1,7 +1,7 @@
 //! PodDisruptionBudget: how many pods may be away at once.
 
 use crate::apps::count_or_percent;
-use crate::checks::{conditions, label_selector, not_negative};
+use crate::check::{self, conditions};
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -26,7 +26,7 @@ pub static KIND: Kind<PodDisruptionBudget> = Kind {
             ("desiredHealthy", status.desired_healthy),
             ("expectedPods", status.expected_pods),
         ] {
-            not_negative(number.unwrap_or(0).into(), at.child(name), errors);
+            check::not_negative(number, at.child(name), errors);
         }
     },
     columns: &[
@@ -70,7 +70,7 @@ fn validate(b: &PodDisruptionBudget, errors: &mut FieldErrors) {
             errors.invalid(at.child(name), text, "must not be greater than 100%");
         }
     }
-    label_selector(spec.selector.as_ref(), at.child("selector"), errors);
+    check::label_selector(spec.selector.as_ref(), false, at.child("selector"), errors);
     let policies = ["AlwaysAllow", "IfHealthyBudget"];
     if let Some(policy) = spec.unhealthy_pod_eviction_policy.as_deref().filter(|p| !policies.contains(p)) {
         errors.not_supported(at.child("unhealthyPodEvictionPolicy"), policy, &policies);

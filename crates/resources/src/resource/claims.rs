@@ -1,7 +1,7 @@
 //! What is claimed: requests for devices, as claims and their templates write them.
 
 use super::{MOST, configuration, full_name, selectors};
-use crate::checks::{each, faults, required_text, unique};
+use crate::check::{each, required_text, unique};
 use api::field::{FieldErrors, FieldPath};
 use api::names;
 use k8s_openapi::api::resource::v1::{
@@ -60,7 +60,7 @@ pub(super) fn validate(spec: &ResourceClaimSpec, at: FieldPath<'_>, errors: &mut
 }
 
 fn request(r: &DeviceRequest, at: FieldPath<'_>, errors: &mut FieldErrors) {
-    faults(names::dns1123_label(&r.name), &r.name, at.child("name"), errors);
+    errors.all_invalid(at.child("name"), &r.name, names::dns1123_label(&r.name));
     let several = r.first_available.as_ref().filter(|f| !f.is_empty());
     match (&r.exactly, several) {
         (None, None) => errors.required(at, "exactly one of `exactly` or `firstAvailable` is required"),
@@ -80,7 +80,7 @@ fn request(r: &DeviceRequest, at: FieldPath<'_>, errors: &mut FieldErrors) {
         (None, Some(list)) => {
             let list_at = at.child("firstAvailable");
             each(Some(list), ALTERNATIVES, list_at, errors, |sub, at, errors| {
-                faults(names::dns1123_label(&sub.name), &sub.name, at.child("name"), errors);
+                errors.all_invalid(at.child("name"), &sub.name, names::dns1123_label(&sub.name));
                 Wanted {
                     class: &sub.device_class_name,
                     selectors: sub.selectors.as_ref(),
@@ -128,14 +128,14 @@ fn toleration(t: &DeviceToleration, at: FieldPath<'_>, errors: &mut FieldErrors)
     let text = |t: &Option<String>| t.clone().unwrap_or_default();
     let (key, value, effect) = (text(&t.key), text(&t.value), text(&t.effect));
     if !key.is_empty() {
-        faults(names::qualified_name(&key), &key, at.child("key"), errors);
+        errors.all_invalid(at.child("key"), &key, names::qualified_name(&key));
     }
     match t.operator.as_deref().unwrap_or_default() {
         "Exists" if !value.is_empty() => {
             errors.invalid(at.child("value"), &value, "must be empty for operator `Exists`");
         }
         "Exists" => {}
-        "Equal" => faults(names::label_value(&value), &value, at.child("value"), errors),
+        "Equal" => errors.all_invalid(at.child("value"), &value, names::label_value(&value)),
         "" => errors.required(at.child("operator"), ""),
         other => errors.not_supported(at.child("operator"), other, &["Equal", "Exists"]),
     }
@@ -163,7 +163,7 @@ pub(super) fn reference(name: &str, known: &[String], at: FieldPath<'_>, errors:
         return errors.invalid(at, &name, why);
     }
     for part in parts {
-        faults(names::dns1123_label(part), part, at, errors);
+        errors.all_invalid(at, part, names::dns1123_label(part));
     }
     if !known.iter().any(|k| k == name) {
         errors.invalid(at, &name, why);

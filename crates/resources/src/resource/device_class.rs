@@ -2,7 +2,7 @@
 
 use super::{MOST, configuration, selectors};
 use crate::Kind;
-use crate::checks::each;
+use crate::check::each;
 use crate::kind::age_column;
 use api::field::{FieldErrors, FieldPath};
 use api::names;

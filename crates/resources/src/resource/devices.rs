@@ -1,7 +1,8 @@
 //! One device of a slice: what it is, what it can, and who may have it.
 
 use super::{binding_conditions, qualified_name};
-use crate::checks::{self, each, faults, required_text, unique};
+use crate::check::{self, each, required_text, unique};
+use crate::core::pod_spec::scheduling;
 use crate::kind::subdomain_name;
 use api::field::{FieldErrors, FieldFault, FieldPath};
 use api::names;
@@ -36,7 +37,7 @@ pub(super) fn validate(
     at: FieldPath<'_>,
     errors: &mut FieldErrors,
 ) {
-    faults(names::dns1123_label(&device.name), &device.name, at.child("name"), errors);
+    errors.all_invalid(at.child("name"), &device.name, names::dns1123_label(&device.name));
     let (none, no_capacity) = (BTreeMap::new(), BTreeMap::new());
     let attributes = device.attributes.as_ref().unwrap_or(&none);
     let capacity = device.capacity.as_ref().unwrap_or(&no_capacity);
@@ -82,7 +83,7 @@ pub(super) fn validate(
             _ => consumed
                 .counters
                 .keys()
-                .for_each(|name| faults(names::dns1123_label(name), name, list, errors)),
+                .for_each(|name| errors.all_invalid(list, name, names::dns1123_label(name))),
         }
     });
     unique(device.consumes_counters.as_ref(), here, errors, |c| c.counter_set.clone());
@@ -110,13 +111,13 @@ fn place(device: &Device, pool: Pool, at: FieldPath<'_>, errors: &mut FieldError
         Some("") => errors.invalid(at.child("nodeName"), &"", "must not be empty"),
         Some(name) => {
             said.push("`nodeName`");
-            faults(subdomain_name(name, false), name, at.child("nodeName"), errors);
+            errors.all_invalid(at.child("nodeName"), name, subdomain_name(name, false));
         }
         None => {}
     }
     if let Some(selector) = &device.node_selector {
         said.push("`nodeSelector`");
-        checks::node_selector(Some(selector), at.child("nodeSelector"), errors);
+        scheduling::node_selector(selector, false, at.child("nodeSelector"), errors);
     }
     match device.all_nodes {
         Some(true) => said.push("`allNodes`"),
@@ -227,11 +228,11 @@ fn is_version(text: &str) -> bool {
 }
 
 fn taint(t: &DeviceTaint, at: FieldPath<'_>, errors: &mut FieldErrors) {
-    faults(names::qualified_name(&t.key), &t.key, at.child("key"), errors);
+    errors.all_invalid(at.child("key"), &t.key, names::qualified_name(&t.key));
     if let Some(value) = t.value.as_deref().filter(|v| !v.is_empty()) {
-        faults(names::label_value(value), value, at.child("value"), errors);
+        errors.all_invalid(at.child("value"), value, names::label_value(value));
     }
-    checks::one_of(&t.effect, &["NoExecute", "NoSchedule", "None"], at.child("effect"), errors);
+    check::required_one_of(&t.effect, &["NoExecute", "NoSchedule", "None"], at.child("effect"), errors);
 }
 
 fn request_policy(

@@ -7,7 +7,7 @@ pub mod resource_claim;
 pub mod resource_claim_template;
 pub mod resource_slice;
 
-use crate::checks::{driver_name, each, faults};
+use crate::check::{driver_name, each};
 use api::field::{FieldErrors, FieldPath};
 use api::names;
 use k8s_openapi::api::resource::v1::{DeviceSelector, OpaqueDeviceConfiguration};
@@ -64,7 +64,7 @@ fn pool_name(name: &str, at: FieldPath<'_>, errors: &mut FieldErrors) {
         errors.too_long(at, MAX_POOL);
     }
     for part in name.split('/') {
-        faults(names::dns1123_subdomain(part), part, at, errors);
+        errors.all_invalid(at, part, names::dns1123_subdomain(part));
     }
 }
 
@@ -74,7 +74,7 @@ fn qualified_name(name: &str, at: FieldPath<'_>, errors: &mut FieldErrors) {
         if id.len() > MAX_ID {
             errors.too_long(at, MAX_ID);
         }
-        faults(names::c_identifier(id), id, at, errors);
+        errors.all_invalid(at, id, names::c_identifier(id));
     };
     match name.split('/').collect::<Vec<_>>().as_slice() {
         [id] => identifier(id, errors),
@@ -125,9 +125,9 @@ fn binding_conditions(
     let (good, bad) = (at.child("bindingConditions"), at.child("bindingFailureConditions"));
     for (list, at) in [(wanted, good), (failed, bad)] {
         each(list, CONDITIONS, at, errors, |name, at, errors| {
-            faults(names::qualified_name(name), name, at, errors);
+            errors.all_invalid(at, name, names::qualified_name(name));
         });
-        crate::checks::unique(list, at, errors, Clone::clone);
+        crate::check::unique(list, at, errors, Clone::clone);
     }
     let (wanted, failed) = (wanted.cloned().unwrap_or_default(), failed.cloned().unwrap_or_default());
     for (i, name) in failed.iter().enumerate().filter(|(_, n)| wanted.contains(n)) {

@@ -1,7 +1,8 @@
 //! ResourceClaim: devices that someone wants, and those it got.
 
 use super::{MOST, binding_conditions, claims, configuration, pool_name, raw_object, uid};
-use crate::checks::{self, anything, driver_name, each, faults, immutable, required_text, unique};
+use crate::check::{self, anything, driver_name, each, immutable, required_text, unique};
+use crate::core::pod_spec::scheduling;
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldFault, FieldPath};
@@ -102,7 +103,7 @@ fn validate_allocation(
         claims::reference(&result.request, known, at.child("request"), errors);
         driver_name(&result.driver, at.child("driver"), errors);
         pool_name(&result.pool, at.child("pool"), errors);
-        faults(names::dns1123_label(&result.device), &result.device, at.child("device"), errors);
+        errors.all_invalid(at.child("device"), &result.device, names::dns1123_label(&result.device));
         let (good, bad) = (result.binding_conditions.as_ref(), result.binding_failure_conditions.as_ref());
         binding_conditions(good, bad, at, errors);
         if let Some(share) = &result.share_id {
@@ -110,11 +111,13 @@ fn validate_allocation(
         }
     });
     each(devices.config.as_ref(), 2 * MOST, here.child("config"), errors, |config, at, errors| {
-        checks::one_of(&config.source, &["FromClaim", "FromClass"], at.child("source"), errors);
+        check::required_one_of(&config.source, &["FromClaim", "FromClass"], at.child("source"), errors);
         claims::references(config.requests.as_ref(), known, at.child("requests"), errors);
         configuration(config.opaque.as_ref(), at, errors);
     });
-    checks::node_selector(allocation.node_selector.as_ref(), at.child("nodeSelector"), errors);
+    if let Some(selector) = &allocation.node_selector {
+        scheduling::node_selector(selector, false, at.child("nodeSelector"), errors);
+    }
 }
 
 fn validate_device(
@@ -125,7 +128,7 @@ fn validate_device(
 ) {
     driver_name(&device.driver, at.child("driver"), errors);
     pool_name(&device.pool, at.child("pool"), errors);
-    faults(names::dns1123_label(&device.device), &device.device, at.child("device"), errors);
+    errors.all_invalid(at.child("device"), &device.device, names::dns1123_label(&device.device));
     if let Some(share) = &device.share_id {
         uid(share, at.child("shareID"), errors);
     }
@@ -138,7 +141,7 @@ fn validate_device(
     if count > CONDITIONS {
         errors.push(at.child("conditions"), FieldFault::TooMany(count, CONDITIONS));
     }
-    checks::conditions(device.conditions.as_ref(), at.child("conditions"), errors);
+    check::conditions(device.conditions.as_ref(), at.child("conditions"), errors);
     if let Some(data) = &device.data {
         raw_object(data, at.child("data"), MAX_DATA, errors);
     }

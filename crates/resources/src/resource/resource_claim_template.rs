@@ -2,7 +2,7 @@
 
 use super::claims;
 use crate::Kind;
-use crate::checks::immutable;
+use crate::check::immutable;
 use crate::kind::age_column;
 use api::field::FieldPath;
 use k8s_openapi::api::resource::v1::ResourceClaimTemplate;

@@ -2,7 +2,8 @@
 
 use super::devices::{self, Pool};
 use super::pool_name;
-use crate::checks::{self, driver_name, each, faults, immutable, unique};
+use crate::check::{self, driver_name, each, immutable, unique};
+use crate::core::pod_spec::scheduling;
 use crate::kind::{age_column, subdomain_name};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldFault, FieldPath};
@@ -114,14 +115,14 @@ fn validate_place(spec: &ResourceSliceSpec, errors: &mut FieldErrors) {
         }
         Some(name) => {
             said.push("`nodeName`");
-            faults(subdomain_name(name, false), name, at.child("nodeName"), errors);
+            errors.all_invalid(at.child("nodeName"), name, subdomain_name(name, false));
         }
         None => {}
     }
     if let Some(selector) = &spec.node_selector {
         said.push("`nodeSelector`");
         let here = at.child("nodeSelector");
-        checks::node_selector(Some(selector), here, errors);
+        scheduling::node_selector(selector, false, here, errors);
         if selector.node_selector_terms.len() != 1 {
             let why = "must have exactly one node selector term";
             errors.invalid(here.child("nodeSelectorTerms"), &selector.node_selector_terms, why);
@@ -149,7 +150,7 @@ fn validate_place(spec: &ResourceSliceSpec, errors: &mut FieldErrors) {
 }
 
 fn validate_counters(set: &CounterSet, at: FieldPath<'_>, errors: &mut FieldErrors) {
-    checks::required_text(&set.name, at.child("name"), "", names::dns1123_label, errors);
+    check::required_text(&set.name, at.child("name"), "", names::dns1123_label, errors);
     let here = at.child("counters");
     if set.counters.is_empty() {
         errors.required(here, "");
@@ -158,6 +159,6 @@ fn validate_counters(set: &CounterSet, at: FieldPath<'_>, errors: &mut FieldErro
         return errors.push(here, FieldFault::TooMany(set.counters.len(), COUNTERS));
     }
     for name in set.counters.keys() {
-        faults(names::dns1123_label(name), name, here, errors);
+        errors.all_invalid(here, name, names::dns1123_label(name));
     }
 }

@@ -18,7 +18,7 @@ pub static KIND: Kind<PriorityClass> = Kind {
             errors.forbidden(FieldPath::root("value"), immutable);
         }
         let at = FieldPath::root("preemptionPolicy");
-        crate::checks::immutable(&new.preemption_policy, &old.preemption_policy, at, errors);
+        crate::check::immutable(&new.preemption_policy, &old.preemption_policy, at, errors);
     },
     columns: &[
         Column::number("Value", "The priority.", |c: &PriorityClass, _| c.value.unwrap_or_default().into()),

@@ -1,6 +1,6 @@
 //! CSIDriver: what a storage driver can, and wants to know.
 
-use crate::checks::{immutable, unique};
+use crate::check::{immutable, unique};
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};

@@ -1,6 +1,6 @@
 //! CSINode: the drivers of a node.
 
-use crate::checks::{IMMUTABLE, driver_name, faults, not_negative};
+use crate::check::{self, IMMUTABLE, driver_name};
 use crate::kind::age_column;
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -46,9 +46,8 @@ fn validate(node: &CSINode, errors: &mut FieldErrors) {
             let why = format!("must be {MAX_ID} characters or less");
             errors.invalid(at.child("nodeID"), &driver.node_id, why);
         }
-        if let Some(count) = driver.allocatable.as_ref().and_then(|a| a.count) {
-            not_negative(count.into(), at.child("allocatable").child("count"), errors);
-        }
+        let count = driver.allocatable.as_ref().and_then(|a| a.count);
+        check::not_negative(count, at.child("allocatable").child("count"), errors);
         if drivers.iter().take(i).any(|d| d.name == driver.name) {
             errors.duplicate(at.child("name"), &driver.name);
         }
@@ -60,7 +59,7 @@ fn validate(node: &CSINode, errors: &mut FieldErrors) {
             if keys.iter().take(j).any(|k| k == key) {
                 errors.duplicate(at, key);
             }
-            faults(names::qualified_name(key), key, at, errors);
+            errors.all_invalid(at, key, names::qualified_name(key));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! CSIStorageCapacity: how much room a storage class has left, seen from some nodes.
 
-use crate::checks::{faults, immutable, label_selector, not_negative_amount};
+use crate::check::{self, immutable, not_negative_amount};
 use crate::kind::subdomain_name;
 use crate::{Column, Kind};
 use api::field::FieldPath;
@@ -10,9 +10,9 @@ use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 pub static KIND: Kind<CSIStorageCapacity> = Kind {
     unconditional_update: false,
     validate: |c, errors| {
-        label_selector(c.node_topology.as_ref(), FieldPath::root("nodeTopology"), errors);
+        check::label_selector(c.node_topology.as_ref(), false, FieldPath::root("nodeTopology"), errors);
         let class = &c.storage_class_name;
-        faults(subdomain_name(class, false), class, FieldPath::root("storageClassName"), errors);
+        errors.all_invalid(FieldPath::root("storageClassName"), class, subdomain_name(class, false));
         if let Some(capacity) = &c.capacity {
             not_negative_amount(capacity, FieldPath::root("capacity"), errors);
         }

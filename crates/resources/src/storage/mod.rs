@@ -7,7 +7,7 @@ pub mod storage_class;
 pub mod volume_attachment;
 pub mod volume_attributes_class;
 
-use crate::checks::required_text;
+use crate::check::required_text;
 use api::field::{FieldErrors, FieldPath};
 use api::names;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! StorageClass: how volumes are made.
 
 use super::{parameters, provisioner};
-use crate::checks::{faults, immutable, marked_default};
+use crate::check::{immutable, marked_default};
 use crate::kind::{age_column, name_column};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -74,7 +74,7 @@ fn topologies(terms: &[TopologySelectorTerm], errors: &mut FieldErrors) {
                     errors.duplicate(at.child("values").index(k), value);
                 }
             }
-            faults(names::qualified_name(&wanted.key), &wanted.key, at.child("key"), errors);
+            errors.all_invalid(at.child("key"), &wanted.key, names::qualified_name(&wanted.key));
             let mut values: Vec<&String> = wanted.values.iter().collect();
             values.sort();
             if keys.insert(&wanted.key, values).is_some() {

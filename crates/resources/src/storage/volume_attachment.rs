@@ -1,6 +1,6 @@
 //! VolumeAttachment: a volume that should be attached to a node.
 
-use crate::checks::{driver_name, faults, immutable};
+use crate::check::{driver_name, immutable};
 use crate::kind::{age_column, subdomain_name};
 use crate::{Column, Kind};
 use api::field::{FieldErrors, FieldPath};
@@ -50,11 +50,11 @@ fn validate(a: &VolumeAttachment, errors: &mut FieldErrors) {
             errors.required(at.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
         }
         (None, Some(name)) => {
-            faults(subdomain_name(name, false), name, at.child("persistentVolumeName"), errors);
+            errors.all_invalid(at.child("persistentVolumeName"), name, subdomain_name(name, false));
         }
         (Some(_), None) => {}
     }
-    faults(subdomain_name(&a.spec.node_name, false), &a.spec.node_name, SPEC.child("nodeName"), errors);
+    errors.all_invalid(SPEC.child("nodeName"), &a.spec.node_name, subdomain_name(&a.spec.node_name, false));
     let status = a.status.clone().unwrap_or_default();
     let at = FieldPath::root("status");
     let size: usize = status.attachment_metadata.iter().flatten().map(|(k, v)| k.len() + v.len()).sum();

@@ -131,10 +131,12 @@ fn same_requirements(now: Option<&ResourceRequirements>, had: Option<&ResourceRe
         && now.map_or(&[][..], |r| list(&r.claims)) == had.map_or(&[][..], |r| list(&r.claims))
 }
 
+/// A container with claims is never the same, as upstream has it.
 fn same_but_basic(now: &Container, had: &Container) -> bool {
     let mut rest = now.clone();
     rest.resources.clone_from(&had.resources);
-    rest == *had && same_requirements(now.resources.as_ref(), had.resources.as_ref())
+    let claims = had.resources.as_ref().is_some_and(|r| !list(&r.claims).is_empty());
+    rest == *had && !claims && same_requirements(now.resources.as_ref(), had.resources.as_ref())
 }
 
 fn pod_level(

@@ -201,7 +201,7 @@ fn common(
     check::required_label(c.name, at.child("name"), errors);
     required(c.image, at.child("image"), errors);
     let policies = ["File", "FallbackToLogsOnError"];
-    check::required_one_of(c.message_policy, &policies, at.child("terminationMessagePolicy"), errors);
+    check::required_one_of(text(c.message_policy), &policies, at.child("terminationMessagePolicy"), errors);
     ports(c.ports, at.child("ports"), errors);
     env::validate(c.env, at.child("env"), errors);
     env::validate_from(c.env_from, at.child("envFrom"), errors);
@@ -219,7 +219,7 @@ fn common(
 
 /// When an image is pulled.
 pub(super) fn pull_policy(policy: &Option<String>, at: FieldPath<'_>, errors: &mut FieldErrors) {
-    check::required_one_of(policy, &["Always", "IfNotPresent", "Never"], at, errors);
+    check::required_one_of(text(policy), &["Always", "IfNotPresent", "Never"], at, errors);
 }
 
 fn ports(ports: &[ContainerPort], at: FieldPath<'_>, errors: &mut FieldErrors) {

@@ -221,9 +221,9 @@ fn validate_spec(scope: &Scope<'_>, at: FieldPath<'_>, errors: &mut FieldErrors)
     resources::validate_pod(scope, at, errors);
     network::host_ports(scope, at.child("containers"), errors);
     let policies = ["Always", "OnFailure", "Never"];
-    check::required_one_of(&spec.restart_policy, &policies, at.child("restartPolicy"), errors);
+    check::required_one_of(text(&spec.restart_policy), &policies, at.child("restartPolicy"), errors);
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    check::required_one_of(&spec.dns_policy, &policies, at.child("dnsPolicy"), errors);
+    check::required_one_of(text(&spec.dns_policy), &policies, at.child("dnsPolicy"), errors);
     crate::meta::labels(spec.node_selector.as_ref(), at.child("nodeSelector"), errors);
     security::pod(scope, at, errors);
     if let Some(affinity) = &spec.affinity {
@@ -265,7 +265,12 @@ fn validate_spec(scope: &Scope<'_>, at: FieldPath<'_>, errors: &mut FieldErrors)
     }
     if spec.preemption_policy.is_some() {
         let policies = ["PreemptLowerPriority", "Never"];
-        check::required_one_of(&spec.preemption_policy, &policies, at.child("preemptionPolicy"), errors);
+        check::required_one_of(
+            text(&spec.preemption_policy),
+            &policies,
+            at.child("preemptionPolicy"),
+            errors,
+        );
     }
     if let Some(overhead) = &spec.overhead {
         let limits = at.child("overhead");

@@ -45,7 +45,7 @@ pub(super) fn service(s: &Service, old: Option<&Service>, errors: &mut FieldErro
     ports(s, errors);
     crate::meta::labels(s.selector.as_ref(), AT.child("selector"), errors);
     let affinities = ["ClientIP", "None"];
-    check::required_one_of(&s.session_affinity, &affinities, AT.child("sessionAffinity"), errors);
+    check::required_one_of(text(&s.session_affinity), &affinities, AT.child("sessionAffinity"), errors);
     affinity(s, errors);
     if !is_external_name(s) {
         cluster_ips(s, old, errors);
@@ -58,7 +58,7 @@ pub(super) fn service(s: &Service, old: Option<&Service>, errors: &mut FieldErro
         }
     }
     let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-    check::required_one_of(&s.type_, &kinds, AT.child("type"), errors);
+    check::required_one_of(text(&s.type_), &kinds, AT.child("type"), errors);
     let balanced = kind == "LoadBalancer";
     let sources = list(&s.load_balancer_source_ranges);
     let path = AT.child("LoadBalancerSourceRanges");
@@ -240,7 +240,7 @@ fn traffic(s: &ServiceSpec, errors: &mut FieldErrors) {
             let why = "may only be set for externally-accessible services";
             errors.invalid(at, &s.external_traffic_policy, why);
         }
-        (true, _) => check::required_one_of(&s.external_traffic_policy, &policies, at, errors),
+        (true, _) => check::required_one_of(text(&s.external_traffic_policy), &policies, at, errors),
         (false, false) => {}
     }
     let at = AT.child("healthCheckNodePort");
