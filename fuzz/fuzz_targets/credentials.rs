@@ -31,7 +31,8 @@ fuzz_target!(|data: &[u8]| {
     let Ok(token) = std::str::from_utf8(token) else { return };
     let reader = Same(object.to_vec().into());
     let _ = bootstrap_token::user(token, &reader);
-    let tokens = Tokens { bootstrap: true, ..Tokens::default() };
+    let mut tokens = Tokens::default();
+    tokens.bootstrap = true;
     let _ = tokens.authenticate(token, &reader);
     let _ = pki::jwt::Verifier::default().verify(token);
     let _ = TokenFile::parse(token);

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 fuzz_target!(|data: &[u8]| {
     let [piece, frames @ ..] = data else { return };
-    let (Ok(mut decoder), Ok(mut encoder)) = (Decoder::new(), Encoder::new()) else { return };
+    let (mut decoder, Ok(mut encoder)) = (Decoder::default(), Encoder::new()) else { return };
     'all: for piece in frames.chunks(usize::from(*piece).max(1)) {
         decoder.feed(piece);
         loop {
