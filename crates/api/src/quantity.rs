@@ -296,13 +296,21 @@ fn scale(whole: &str, fraction: &str, binary: u32, decimal: i32) -> i128 {
         sticky |= number % 10 != 0;
         (number, power) = (number / 10, power + 1);
     }
-    (number + i128::from(sticky)).min(MAX)
+    number.saturating_add(i128::from(sticky)).min(MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn amounts_far_beyond_the_cap_are_capped() {
+        let text = "2337203685477803685477806Ei";
+        let (huge, cap): (Quantity, Quantity) =
+            (text.parse().unwrap(), "9223372036854775807".parse().unwrap());
+        assert_eq!(huge.cmp(&cap), std::cmp::Ordering::Equal);
+    }
 
     #[test]
     fn amounts_are_written_in_the_canonical_form() {

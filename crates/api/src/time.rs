@@ -31,8 +31,8 @@ pub fn format_micro(t: Timestamp) -> String {
 }
 
 /// Reads RFC 3339, with any offset and any fraction of a second.
-pub fn parse(text: &str) -> Result<Timestamp, jiff::Error> {
-    text.parse()
+pub fn parse(text: &str) -> Result<Timestamp, String> {
+    crate::json::scalar::parse_time(text)
 }
 
 /// How long it is from `from` to `to`; zero if it is the other way round.
@@ -63,6 +63,21 @@ mod tests {
         assert_eq!(format_micro(truncate(t)), "2026-01-02T03:04:05.000000Z");
         assert_eq!(serde_json::to_string(&Time(t)).unwrap(), "\"2026-01-02T03:04:05Z\"");
         assert_eq!(now().0.subsec_nanosecond(), 0);
+    }
+
+    #[test]
+    fn times_that_could_not_be_written_are_refused() {
+        for (text, want) in [
+            ("0000-01-01T00:00:00Z", true),
+            ("9999-12-30T21:59:59Z", true),
+            ("0000-01-01T00:00:00+23:00", false),
+            ("-000001-01-01T00:00:00Z", false),
+            ("2026-01-02 03:04Z", false),
+            ("", false),
+        ] {
+            let read = parse(text).map(format);
+            assert_eq!(read.as_deref() == Ok(text), want, "{text}: {read:?}");
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(crate) fn micros(t: Timestamp) -> String {
     format!("{t:.6}")
 }
 
+/// 0000-01-01T00:00:00Z: an earlier year has no four digits, so that what is written could not be read again.
+const FIRST: Timestamp = Timestamp::constant(-62_167_219_200, 0);
+
 /// RFC 3339, as Go reads it.
 pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
     let refuse = || {
@@ -64,7 +67,7 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
     if !shape || !fraction_ok {
         return Err(refuse());
     }
-    text.parse::<Timestamp>().map_err(|_| refuse())
+    text.parse().ok().filter(|t| *t >= FIRST).ok_or_else(refuse)
 }
 
 /// Seconds and nanoseconds, as protobuf has them.
