@@ -1,15 +1,21 @@
-//! The official clients of three languages against the API server: lists and watches, patches, apply, dynamic objects.
+//! The official clients of three languages against the API server: lists and watches, patches, apply, dynamic objects,
+//! commands in containers.
+
+mod exec_node;
 
 use ferrokube_tests::{Cluster, Store};
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
+use kube::api::{
+    AttachParams, AttachedProcess, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config, Discovery, ResourceExt};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
@@ -56,6 +62,7 @@ fn python() {
     }
     for store in [Store::Embedded, Store::Etcd] {
         let c = Cluster::start(store);
+        let _node = exec_node::start(&c);
         let script = clients().join("python/test_client.py");
         let mut python = Command::new(dir.join("bin/python"));
         let said = run(python.args(["-W", "ignore"]).arg(script).arg(c.path("kubeconfig")));
@@ -81,22 +88,58 @@ fn javascript() {
     std::fs::copy(clients().join("node/client.test.mjs"), dir.join("client.test.mjs")).expect("copied");
     for store in [Store::Embedded, Store::Etcd] {
         let c = Cluster::start(store);
+        let _node = exec_node::start(&c);
         let mut node = Command::new("node");
         let said = run(node.current_dir(&dir).arg("client.test.mjs").arg(c.path("kubeconfig")));
         assert!(said.contains("ok"), "{said}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rust() -> Result<(), Box<dyn std::error::Error>> {
+#[test]
+fn rust() -> Result<(), Box<dyn std::error::Error>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     for store in [Store::Embedded, Store::Etcd] {
         let c = Cluster::start(store);
-        let file = Kubeconfig::read_from(c.path("kubeconfig"))?;
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
-        round(client).await?;
+        let node = exec_node::start(&c);
+        node.block_on(async {
+            let file = Kubeconfig::read_from(c.path("kubeconfig"))?;
+            let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+            let client = Client::try_from(config)?;
+            round(client.clone()).await?;
+            commands(Api::default_namespaced(client)).await
+        })?;
     }
+    Ok(())
+}
+
+/// Commands in a container: what they say, how they end, what they are told.
+async fn commands(pods: Api<Pod>) -> Result<(), Box<dyn std::error::Error>> {
+    async fn all(from: Option<impl AsyncRead + Unpin>) -> String {
+        let mut text = String::new();
+        if let Some(mut from) = from {
+            from.read_to_string(&mut text).await.expect("text");
+        }
+        text
+    }
+    async fn exit_code(process: &mut AttachedProcess) -> Option<String> {
+        let status = process.take_status()?.await?;
+        let causes = status.details.and_then(|d| d.causes).unwrap_or_default();
+        causes.first().map_or(status.status, |c| c.message.clone())
+    }
+    let mut process =
+        pods.exec("shell", ["sh", "-c", "echo out; echo err >&2; exit 3"], &AttachParams::default()).await?;
+    let (out, err) = (process.stdout(), process.stderr());
+    assert_eq!(tokio::join!(all(out), all(err)), ("out\n".into(), "err\n".into()));
+    assert_eq!(exit_code(&mut process).await.as_deref(), Some("3"));
+    let told = AttachParams::default().stdin(true).stderr(false);
+    let mut process = pods.exec("shell", ["cat"], &told).await?;
+    let mut stdin = process.stdin().ok_or("no input")?;
+    stdin.write_all(b"hello").await?;
+    stdin.shutdown().await?;
+    drop(stdin);
+    assert_eq!(all(process.stdout()).await, "hello");
+    assert_eq!(exit_code(&mut process).await.as_deref(), Some("Success"));
+    assert!(pods.exec("nobody", ["true"], &AttachParams::default()).await.is_err());
     Ok(())
 }
 

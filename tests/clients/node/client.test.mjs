@@ -1,6 +1,7 @@
 // The official JavaScript client against a server whose kubeconfig is the first argument. Prints `ok` at the end.
 
 import assert from 'node:assert/strict';
+import { PassThrough, Readable } from 'node:stream';
 import * as k8s from '@kubernetes/client-node';
 
 const config = new k8s.KubeConfig();
@@ -66,5 +67,21 @@ await assert.rejects(
   apps.createNamespacedDeployment({ namespace, body: { metadata: { name: 'bad' }, spec: { ...spec, replicas: -1 } } }),
   (e) => e.code === 422 && JSON.stringify(e.body).includes('spec.replicas'),
 );
+
+// --- commands in a container, whose kubelet is the test's own
+const exec = new k8s.Exec(config);
+const run = (command, input) =>
+  new Promise((resolve, reject) => {
+    const texts = ['', ''];
+    const [out, err] = texts.map((_, n) => new PassThrough().on('data', (data) => { texts[n] += data; }));
+    const done = (status) => setImmediate(() => resolve([...texts, status]));
+    exec.exec('default', 'shell', 'c', command, out, err, input, false, done).catch(reject);
+  });
+const [out, err, status] = await run(['sh', '-c', 'echo out; echo err >&2; exit 3'], null);
+assert.deepEqual([out, err, status.status], ['out\n', 'err\n', 'Failure']);
+assert.equal(status.details.causes[0].message, '3');
+const told = await run(['cat'], Readable.from(['hello\n']));
+assert.deepEqual([told[0], told[2].status], ['hello\n', 'Success']);
+await assert.rejects(exec.exec('default', 'nobody', 'c', ['true'], new PassThrough(), null, null, false));
 console.log('ok');
 process.exit(0);

@@ -5,6 +5,7 @@ import threading
 
 import kubernetes
 from kubernetes import client, config, dynamic, watch
+from kubernetes import stream
 from kubernetes.client.rest import ApiException
 
 config.load_kube_config(sys.argv[1])
@@ -100,4 +101,18 @@ core.create_namespaced_config_map(NS, {"metadata": {"name": "dry"}}, dry_run="Al
 assert not core.list_namespaced_config_map(NS, field_selector="metadata.name=dry").items
 core.delete_collection_namespaced_config_map(NS, label_selector="n in (0,1)")
 assert not core.list_namespaced_config_map(NS, label_selector="n").items
+# --- commands in a container, whose kubelet is the test's own
+def run(command, **more):
+    call = core.connect_get_namespaced_pod_exec
+    return stream.stream(call, "shell", "default", command=command, stdout=True, stderr=True, _preload_content=False, **more)
+
+
+said = run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+said.run_forever(timeout=60)
+assert (said.read_stdout(), said.read_stderr(), said.returncode) == ("out\n", "err\n", 3), said.returncode
+told = run(["head", "-n1"], stdin=True)
+told.write_stdin("hello\n")
+assert told.readline_stdout(timeout=60) == "hello"
+told.run_forever(timeout=60)
+assert told.returncode == 0
 print("ok", kubernetes.__version__)

@@ -6,7 +6,8 @@ use crate::cache::entry::canonical;
 use admission::Operation;
 use api::field::FieldErrors;
 use api::object::Object;
-use api::{GroupKind, Status};
+use api::read::ObjectReader;
+use api::{GroupKind, GroupResource, Status};
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resources::meta;
@@ -41,6 +42,7 @@ pub async fn create_value(request: &Request, mut value: Value, applied: bool) ->
     api::json::omit_zeros(&mut value, &resource.schema);
     let mut object = resource.kind.read(&value)?;
     check_scope(request, &mut object)?;
+    see_namespace(request).await?;
     let generate = object.meta().name.as_ref().is_none_or(String::is_empty)
         && object.meta().generate_name.as_ref().is_some_and(|g| !g.is_empty());
     let template = generate.then(|| object.clone());
@@ -74,6 +76,16 @@ pub fn check_scope(request: &Request, object: &mut Object) -> Result<(), Status>
         return Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
+    }
+    Ok(())
+}
+
+/// A namespace that was made just now may not be in the cache yet: then this waits for what the store has.
+async fn see_namespace(request: &Request) -> Result<(), Status> {
+    let (server, name) = (&request.server, &request.info.namespace);
+    let there = || server.get(&GroupResource::new("", "namespaces"), "", name).is_some();
+    if request.resource.namespaced && !there() {
+        server.consistent().await.map_err(store_failed)?;
     }
     Ok(())
 }
