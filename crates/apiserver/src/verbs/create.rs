@@ -4,6 +4,7 @@ use super::{Answer, Request, internal, store_failed, to_json};
 use crate::cache::Entry;
 use crate::cache::entry::canonical;
 use admission::Operation;
+use api::apply::FieldSet;
 use api::field::FieldErrors;
 use api::object::Object;
 use api::read::ObjectReader;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resources::meta;
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use store::{Change, Commit, Durability, Expect, StoreError};
 
@@ -162,6 +163,10 @@ pub fn put_fields(object: &mut Value, fields: Option<Value>) {
     }
 }
 
+/// What a write of the object leaves as it is, and so does not own; and what one of its status does.
+static STATUS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_paths(&["status"]));
+static SPEC: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_paths(&["spec"]));
+
 /// Who sets the fields of this request.
 pub fn author<'a>(request: &'a Request, manager: &'a str, subresource: &'a str) -> api::apply::Author<'a> {
     api::apply::Author {
@@ -169,7 +174,11 @@ pub fn author<'a>(request: &'a Request, manager: &'a str, subresource: &'a str) 
         api_version: &request.api_version,
         subresource,
         now: request.now,
-        reset: None,
+        reset: match subresource {
+            "" if request.resource.kind.has_status() => Some(&STATUS),
+            "status" => Some(&SPEC),
+            _ => None,
+        },
         versions: (request.face.facet.is_some() || !request.resource.kind.versions().is_empty())
             .then_some(request),
     }
