@@ -4,10 +4,13 @@
 //! tokens, [`tls`] checks those of clients. Keys are ECDSA P-256 where we make them; RSA and ECDSA where we are given them, in any PEM form.
 //! Knows no API object.
 
+mod any_server;
 pub mod ca;
 pub mod files;
 pub mod jwt;
 pub mod tls;
+
+pub use any_server::any_server;
 
 /// What is wrong with a key, a certificate or a request for one.
 #[derive(Debug, thiserror::Error)]
