@@ -12,24 +12,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Requests under way at once.
-const IN_FLIGHT: usize = 32;
+pub const IN_FLIGHT: usize = 32;
 /// Watchers of one collection.
 const WATCHERS: usize = 1000;
 
-type Failed = Box<dyn std::error::Error>;
+/// Why a measurement stopped.
+pub type Failed = Box<dyn std::error::Error>;
 
 fn config_map(i: usize) -> serde_json::Value {
     let value = "x".repeat(400);
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("cm-{i}"), "namespace": "default", "labels": {"app": "bench"}}, "data": {"a": value, "b": "c"}})
 }
 
-fn pod(i: usize) -> serde_json::Value {
+/// A small pod.
+pub fn pod(i: usize) -> serde_json::Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("pod-{i}"), "namespace": "default", "labels": {"app": "bench"}},
         "spec": {"containers": [{"name": "c", "image": "busybox:1", "command": ["sleep", "1d"], "env": [{"name": "A", "value": "b"}],
             "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}}]}})
 }
 
-fn request(
+/// A request that wants JSON.
+pub fn request(
     method: &str,
     path: &str,
     kind: &str,
@@ -96,15 +99,7 @@ pub async fn run(bin: &Path, store: &str, count: usize) -> Result<(), Failed> {
         server.memory_mb()
     );
     let client = server.client()?;
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}});
-    client
-        .raw(request(
-            "POST",
-            "/api/v1/namespaces/default/serviceaccounts",
-            "application/json",
-            Some(&account),
-        )?)
-        .await?;
+    crate::scale::service_account(&client).await?;
     let base = "/api/v1/namespaces/default/configmaps";
     row(&server, &client, "create ConfigMap", count, |i| {
         request("POST", base, "application/json", Some(&config_map(i)))

@@ -3,6 +3,7 @@
 
 mod api_load;
 mod node;
+mod scale;
 mod server;
 
 use clap::{Parser, ValueEnum};
@@ -13,6 +14,8 @@ use std::path::PathBuf;
 enum What {
     /// The API server alone, under load.
     Api,
+    /// The API server with much in it and many who watch.
+    Scale,
     /// The cluster that runs: pods, and what all daemons cost.
     Node,
 }
@@ -47,6 +50,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         What::Api => {
             for store in &options.store {
                 api_load::run(&options.bin, store, options.count.unwrap_or(5000)).await?;
+            }
+        }
+        What::Scale => {
+            for store in &options.store {
+                scale::run(&options.bin, store, options.count.unwrap_or(100_000)).await?;
             }
         }
         What::Node => node::run(&options.kubeconfig, &options.image, options.count.unwrap_or(20)).await?,

@@ -15,20 +15,34 @@ pub struct Server {
 }
 
 /// The bearer token of the load.
-pub const TOKEN: &str = "bench-token";
+const TOKEN: &str = "bench-token";
+/// The bearer token of all kube-proxies.
+pub const PROXY_TOKEN: &str = "bench-proxy";
+/// Nodes whose kubelets have tokens.
+pub const NODES: usize = 1000;
+
+/// The bearer token of a node's kubelet.
+pub fn node_token(i: usize) -> String {
+    format!("bench-node-{i}")
+}
 
 impl Server {
     /// Starts it and waits until it is ready.
     pub async fn start(bin: &Path, store: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let mut processes = Vec::new();
-        std::fs::write(dir.path().join("tokens"), format!("{TOKEN},bench,1,\"system:masters\"\n"))?;
+        let mut tokens = format!("{TOKEN},bench,1,\"system:masters\"\n{PROXY_TOKEN},system:kube-proxy,2\n");
+        for i in 0..NODES {
+            tokens += &format!("{},system:node:node-{i},node-{i},\"system:nodes\"\n", node_token(i));
+        }
+        std::fs::write(dir.path().join("tokens"), tokens)?;
         let port = free_port()?;
         let mut command = Command::new(bin.join("kube-apiserver"));
         command.args([
             "--bind-address=127.0.0.1",
             &format!("--secure-port={port}"),
-            "--authorization-mode=RBAC",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
             "--service-cluster-ip-range=10.96.0.0/16",
         ]);
         command.arg(format!("--token-auth-file={}", dir.path().join("tokens").display()));
@@ -79,9 +93,14 @@ impl Server {
         Ok(server)
     }
 
-    /// A client of it.
+    /// A client of it that may do everything.
     pub fn client(&self) -> Result<client::Client, Box<dyn std::error::Error>> {
-        let mut config = client::Config::new(&self.url).token(TOKEN).user_agent("bench");
+        self.client_of(TOKEN)
+    }
+
+    /// A client of it with a connection of its own.
+    pub fn client_of(&self, token: &str) -> Result<client::Client, Box<dyn std::error::Error>> {
+        let mut config = client::Config::new(&self.url).token(token).user_agent("bench");
         config.insecure = true;
         Ok(client::Client::new(config)?)
     }
@@ -93,16 +112,26 @@ impl Server {
 
     /// Resident memory of the API server in MB.
     pub fn memory_mb(&self) -> u64 {
-        let status = self
-            .processes
-            .first()
-            .map(|p| std::fs::read_to_string(format!("/proc/{}/status", p.id())).unwrap_or_default());
-        let line = status
-            .unwrap_or_default()
-            .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:").map(str::to_string))
-            .unwrap_or_default();
-        line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) / 1024
+        self.status_mb("VmRSS:")
+    }
+
+    /// The most it was since [`Server::forget_peak`].
+    pub fn peak_mb(&self) -> u64 {
+        self.status_mb("VmHWM:")
+    }
+
+    /// Begins to look for the peak anew (proc(5), `clear_refs`).
+    pub fn forget_peak(&self) {
+        if let Some(server) = self.processes.first() {
+            let _ = std::fs::write(format!("/proc/{}/clear_refs", server.id()), "5");
+        }
+    }
+
+    fn status_mb(&self, field: &str) -> u64 {
+        let path = self.processes.first().map(|p| format!("/proc/{}/status", p.id())).unwrap_or_default();
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let value = status.lines().find_map(|l| l.strip_prefix(field)).unwrap_or_default();
+        value.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) / 1024
     }
 }
 
