@@ -70,7 +70,7 @@ impl ResourceQuotas {
         &self,
         request: &Request<'_>,
         object: &Object,
-        quotas: &[ResourceQuota],
+        quotas: &[Arc<ResourceQuota>],
     ) -> Result<Vec<Charge>, Status> {
         let now = Timestamp::now();
         let item = Item::from(object);
@@ -168,15 +168,20 @@ impl ResourceQuotas {
     }
 
     async fn charge(&self, request: &Request<'_>, object: &Object) -> Result<(), Status> {
+        let quotas =
+            || -> Vec<Arc<ResourceQuota>> { read::list_kept(request.reader, Some(request.namespace)) };
+        if self.limited.is_empty() && quotas().is_empty() {
+            return Ok(());
+        }
         let turn = self.turn(request.namespace);
         let _turn = turn.lock().await;
-        let quotas: Vec<ResourceQuota> = read::list(request.reader, Some(request.namespace));
+        let quotas = quotas();
         let charges = self.charges(request, object, &quotas)?;
         // Nobody is charged for what another quota refuses anyway, as far as is known.
         for charge in &charges {
             let known = quotas.iter().find(|q| q.metadata.name.as_deref() == Some(&charge.quota));
             if charges.len() > 1 || request.dry_run {
-                known.map(|q| charged(request, q.clone(), charge)).transpose()?;
+                known.map(|q| charged(request, (**q).clone(), charge)).transpose()?;
             }
         }
         if request.dry_run {

@@ -43,13 +43,13 @@ pub fn get<T: Resource + DeserializeOwned>(
     serde_json::from_slice(reader.get(&resource_of::<T>(), namespace, name)?.json()).ok()
 }
 
-fn keep<T: DeserializeOwned + Send + Sync + 'static>(held: &dyn Held) -> Option<Arc<T>> {
+fn keep<T: DeserializeOwned, V: Send + Sync + 'static>(held: &dyn Held, view: fn(T) -> V) -> Option<Arc<V>> {
     if let Some(there) = held.typed().get() {
         return there.clone().downcast().ok();
     }
-    let object: Arc<T> = Arc::new(serde_json::from_slice(held.json()).ok()?);
-    let _ = held.typed().set(object.clone()); // someone else was quicker
-    Some(object)
+    let made = Arc::new(view(serde_json::from_slice(held.json()).ok()?));
+    let _ = held.typed().set(made.clone()); // someone else was quicker
+    Some(made)
 }
 
 /// As [`get`], for the few objects that many requests ask for: it is read once and stays in memory with its JSON.
@@ -58,7 +58,7 @@ pub fn kept<T: Resource + DeserializeOwned + Send + Sync + 'static>(
     namespace: &str,
     name: &str,
 ) -> Option<Arc<T>> {
-    keep(&*reader.get(&resource_of::<T>(), namespace, name)?)
+    keep(&*reader.get(&resource_of::<T>(), namespace, name)?, |object: T| object)
 }
 
 /// As [`list`], for objects that are [`kept`].
@@ -66,7 +66,11 @@ pub fn list_kept<T: Resource + DeserializeOwned + Send + Sync + 'static>(
     reader: &dyn ObjectReader,
     namespace: Option<&str>,
 ) -> Vec<Arc<T>> {
-    reader.list(&resource_of::<T>(), namespace).iter().filter_map(|held| keep(&**held)).collect()
+    reader
+        .list(&resource_of::<T>(), namespace)
+        .iter()
+        .filter_map(|held| keep(&**held, |object: T| object))
+        .collect()
 }
 
 /// All objects of a built-in kind, or one namespace's.
@@ -78,13 +82,16 @@ pub fn list<T: Resource + DeserializeOwned>(reader: &dyn ObjectReader, namespace
         .collect()
 }
 
-/// The objects of a built-in kind with this value of a selectable field.
-pub fn select<T: Resource + DeserializeOwned>(reader: &dyn ObjectReader, field: &str, value: &str) -> Vec<T> {
-    reader
-        .select(&resource_of::<T>(), field, value)
-        .iter()
-        .filter_map(|held| serde_json::from_slice(held.json()).ok())
-        .collect()
+/// Of the objects of a built-in kind with this value of a selectable field what `view` makes of them, which is made
+/// once and stays in memory with each. A kind that has such a view is not [`kept`].
+pub fn select<T: Resource + DeserializeOwned, V: Send + Sync + 'static>(
+    reader: &dyn ObjectReader,
+    field: &str,
+    value: &str,
+    view: fn(T) -> V,
+) -> Vec<Arc<V>> {
+    let all = reader.select(&resource_of::<T>(), field, value);
+    all.iter().filter_map(|held| keep(&**held, view)).collect()
 }
 
 /// [`ObjectReader::generation`] of a built-in kind.

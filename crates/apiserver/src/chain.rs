@@ -51,7 +51,7 @@ pub async fn handle(
     let started = Instant::now();
     let query = Query::parse(request.uri().query());
     let info = match request::read(request.method(), request.uri(), &query) {
-        Ok(info) => info,
+        Ok(info) => Arc::new(info),
         Err(status) => {
             let busy = pace.begin(Some(started));
             return Ok(respond::status(&status, Format::Json).map(|body| Held::new(body, busy, None)));
@@ -88,10 +88,15 @@ fn count(server: &Server, info: &RequestInfo, code: u16, started: Instant) {
         return;
     }
     let verb = match info.verb.as_str() {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
         "create" => "POST",
         "update" => "PUT",
-        "deletecollection" => "DELETE",
-        verb => &verb.to_ascii_uppercase(),
+        "patch" => "PATCH",
+        "delete" | "deletecollection" => "DELETE",
+        "connect" | "proxy" => "CONNECT",
+        _ => "OTHER",
     };
     let scope = match (info.namespace.is_empty(), info.name.is_empty()) {
         (_, false) => "resource",
@@ -99,11 +104,11 @@ fn count(server: &Server, info: &RequestInfo, code: u16, started: Instant) {
         (true, true) => "cluster",
     };
     let labels = RequestLabels {
-        verb: verb.into(),
+        verb,
         group: info.group.clone(),
         version: info.version.clone(),
         resource: info.resource.clone(),
-        scope: scope.into(),
+        scope,
         code,
     };
     // Paths that nobody serves would let a client make up labels without end.
@@ -124,7 +129,7 @@ fn count(server: &Server, info: &RequestInfo, code: u16, started: Instant) {
 async fn answer(
     server: Arc<Server>,
     peer: Arc<Peer>,
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     query: Query,
     mut request: Request<Incoming>,
     seat: Option<&mut Seat>,

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
     /// Upper case, as upstream's: GET, LIST, WATCH, POST, PUT, PATCH, DELETE.
-    pub verb: String,
+    pub verb: &'static str,
     /// API group.
     pub group: String,
     /// API version.
@@ -20,7 +20,7 @@ pub struct RequestLabels {
     /// The plural.
     pub resource: String,
     /// `namespace`, `resource` or `cluster`.
-    pub scope: String,
+    pub scope: &'static str,
     /// The HTTP status.
     pub code: u16,
 }
@@ -29,7 +29,7 @@ pub struct RequestLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DurationLabels {
     /// See [`RequestLabels::verb`].
-    pub verb: String,
+    pub verb: &'static str,
     /// See [`RequestLabels::group`].
     pub group: String,
     /// See [`RequestLabels::version`].

@@ -227,7 +227,8 @@ async fn connection(
     };
     let asked = pace.clone();
     let service =
-        service_fn(move |request| chain::handle(server.clone(), peer.clone(), asked.clone(), request));
+        // Boxed, what answers a request is gone once the answer begins, however long that goes on.
+        service_fn(move |request| Box::pin(chain::handle(server.clone(), peer.clone(), asked.clone(), request)));
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let mut look = tokio::time::interval(LOOK);
     let mut leaving = false;

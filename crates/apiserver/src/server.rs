@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use crate::cache::{Cache, Entry};
+use crate::cache::{Cache, Entry, Field, FieldTest, Filter};
 use crate::catalog::{Catalog, Resource};
 use crate::openapi::Documents;
 use crate::options::Options;
@@ -148,9 +148,10 @@ impl ObjectReader for Server {
             return Vec::new();
         };
         let Some(i) = collection.selectable.iter().position(|s| s.name == field) else { return Vec::new() };
-        let (items, _) = collection.snapshot(0);
-        let is = |e: &&Arc<Entry>| e.fields.get(i).and_then(|v| v.as_deref()) == Some(value);
-        items.values().filter(is).map(|e| held(e)).collect()
+        let test = FieldTest { field: Field::Selectable(i), value: value.into(), equal: true };
+        let filter = Filter { fields: vec![test], ..Filter::default() };
+        let (items, _) = collection.narrowed(&filter, 0);
+        items.values().filter(|e| filter.matches(e)).map(held).collect()
     }
 
     fn generation(&self, resource: &GroupResource) -> u64 {

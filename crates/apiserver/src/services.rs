@@ -90,6 +90,7 @@ impl Allocator {
     ) -> Result<Claim, Status> {
         let mut claim = Claim::default();
         let Some(service) = object.get_mut::<Service>() else { return Ok(claim) };
+        request.withdraw();
         let name = service.metadata.name.clone().unwrap_or_default();
         let namespace = service.metadata.namespace.clone().unwrap_or_default();
         let Some(spec) = service.spec.as_mut() else { return Ok(claim) };

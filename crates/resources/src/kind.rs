@@ -210,7 +210,8 @@ pub struct Kind<T: 'static> {
     /// Subresources of the server's own.
     pub served: &'static [Served],
     /// JSON paths that field selectors may name, besides `metadata.name` and `metadata.namespace`;
-    /// `name=path` where selectors call it otherwise, `name=path|other` where another field stands in for it.
+    /// `name=path` where selectors call it otherwise, `name=path|other` where another field stands in for it. With
+    /// a `*` in front, objects are also kept by its value, since each of many clients asks for one.
     pub selectable: &'static [&'static str],
     /// Columns after the name. The age is written here too, if there is one.
     pub columns: &'static [Column<T>],

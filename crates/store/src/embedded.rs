@@ -5,7 +5,8 @@
 //! older ones are not kept at all: a watcher that is too far behind lists again.
 
 use crate::{
-    Batch, Change, Commit, Durability, Event, Expect, KeyValue, Page, Revision, Store, StoreError, Watch,
+    Announced, Batch, Change, Commit, Durability, Event, Expect, KeyValue, Page, Revision, Store, StoreError,
+    Watch,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +31,8 @@ const HEADER: usize = 16;
 const REVISION_BLOCK: u64 = 100_000;
 /// How long a commit with [`Durability::Memory`] may wait for the disk.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
+/// A commit waits this long at the most for others that were announced: each of a group costs a fraction of one alone.
+const GATHER: Duration = Duration::from_micros(1000);
 /// Requests in one commit at the most.
 const MAX_GROUP: usize = 512;
 /// Changes kept in memory for watchers that start: this many,
@@ -51,6 +54,8 @@ pub struct Embedded {
     requests: Mutex<std::sync::mpsc::SyncSender<Request>>,
     file: Arc<RwLock<Option<Database>>>,
     revision: Arc<AtomicU64>,
+    /// Commits that are about to come.
+    announced: Arc<AtomicUsize>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -91,11 +96,13 @@ impl Embedded {
         let revision = prepare(&database).map_err(|e| fail(&e))?;
         let file = Arc::new(RwLock::new(Some(database)));
         let revision = Arc::new(AtomicU64::new(revision));
+        let announced = Arc::<AtomicUsize>::default();
         let (requests, inbox) = std::sync::mpsc::sync_channel(4 * MAX_GROUP);
         let writer = Writer {
             path: path.clone(),
             file: file.clone(),
             revision: revision.clone(),
+            announced: announced.clone(),
             reserved: revision.load(Ordering::Acquire) + REVISION_BLOCK,
             history: VecDeque::new(),
             history_bytes: 0,
@@ -108,14 +115,20 @@ impl Embedded {
             .name("store".into())
             .spawn(move || writer.run(inbox))
             .map_err(|e| fail(&e))?;
-        Ok(Embedded { requests: Mutex::new(requests), file, revision, writer: Some(thread) })
+        Ok(Embedded { requests: Mutex::new(requests), file, revision, announced, writer: Some(thread) })
     }
 
     async fn ask(&self, request: Request) -> Result<(), StoreError> {
         let sender = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let closed = || StoreError::Unavailable("the store is closed".into());
         match sender.try_send(request) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // The last of a group wakes who gathers it.
+                if let (Some(writer), 0) = (&self.writer, self.announced.load(Ordering::Acquire)) {
+                    writer.thread().unpark();
+                }
+                Ok(())
+            }
             Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(closed()),
             // The queue is full: wait for room without holding up the runtime's threads.
             Err(std::sync::mpsc::TrySendError::Full(request)) => {
@@ -192,6 +205,10 @@ impl Store for Embedded {
         let (answer, answered) = oneshot::channel();
         self.ask(Request::Commit(commit, answer)).await?;
         answered.await.map_err(|_| StoreError::Unavailable("the store is closed".into()))?
+    }
+
+    fn announce(&self) -> Option<Announced> {
+        Some(Announced::new(&self.announced))
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
@@ -271,6 +288,7 @@ struct Writer {
     path: PathBuf,
     file: Arc<RwLock<Option<Database>>>,
     revision: Arc<AtomicU64>,
+    announced: Arc<AtomicUsize>,
     reserved: Revision,
     history: VecDeque<Event>,
     history_bytes: usize,
@@ -305,6 +323,7 @@ impl Writer {
                     Err(_) => break,
                 },
             };
+            self.gather();
             let mut group = Vec::new();
             let mut stop = false;
             for request in
@@ -334,6 +353,17 @@ impl Writer {
             }
         }
         self.close();
+    }
+
+    /// Waits for commits that were announced, unless there are none.
+    fn gather(&self) {
+        let until = Instant::now() + GATHER;
+        while self.announced.load(Ordering::Acquire) > 0 {
+            match until.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => return,
+                left => std::thread::park_timeout(left),
+            }
+        }
     }
 
     /// How long the writer may sleep if nobody asks for anything.

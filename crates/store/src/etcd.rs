@@ -10,6 +10,7 @@ use etcd_client::{
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, mpsc};
 
@@ -69,6 +70,10 @@ pub struct Etcd {
     client: Client,
     leases: Mutex<BTreeMap<u64, SharedLease>>,
     nudged: Arc<Notify>,
+    /// How many have asked for the newest revision.
+    asked: AtomicU64,
+    /// How many of them have an answer, and which.
+    answered: Mutex<(u64, Revision)>,
 }
 
 impl Etcd {
@@ -103,7 +108,13 @@ impl Etcd {
             };
             match attempt.await {
                 Ok(client) => {
-                    return Ok(Etcd { client, leases: Mutex::default(), nudged: Arc::new(Notify::new()) });
+                    return Ok(Etcd {
+                        client,
+                        leases: Mutex::default(),
+                        nudged: Arc::default(),
+                        asked: AtomicU64::new(0),
+                        answered: Mutex::default(),
+                    });
                 }
                 Err(e) if Instant::now() < deadline => {
                     if !said {
@@ -251,9 +262,16 @@ impl Store for Etcd {
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {
-        let options = GetOptions::new().with_count_only();
-        let answer = self.client.kv_client().get("\0", Some(options)).await.map_err(unavailable)?;
-        Ok(header_revision(answer.header()))
+        // All who came before a question is put have their answer by it.
+        let own = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut answered = self.answered.lock().await;
+        if answered.0 < own {
+            let asked = self.asked.load(Ordering::Acquire);
+            let options = GetOptions::new().with_count_only();
+            let answer = self.client.kv_client().get("\0", Some(options)).await.map_err(unavailable)?;
+            *answered = (asked, header_revision(answer.header()));
+        }
+        Ok(answered.1)
     }
 
     async fn nudge(&self) {

@@ -11,6 +11,7 @@ pub mod etcd;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -136,6 +137,22 @@ pub enum StoreError {
     Unavailable(String),
 }
 
+/// A commit that is about to come.
+pub struct Announced(Arc<AtomicUsize>);
+
+impl Announced {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Announced(count.clone())
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// The receiving end of a watch. It ends with an error that says why, or when the store closes.
 pub type Watch = mpsc::Receiver<Result<Batch, StoreError>>;
 
@@ -156,6 +173,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a change if the key is as expected. Answers the change's revision.
     async fn commit(&self, commit: Commit) -> Result<Revision, StoreError>;
+
+    /// Says that a commit is about to come, until what is answered is dropped: a store that writes commits together
+    /// may wait a moment for it.
+    fn announce(&self) -> Option<Announced> {
+        None
+    }
 
     /// Every change after `after` to keys that start with `prefix`.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;

@@ -22,6 +22,7 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 const AT_REST: Duration = Duration::from_secs(30);
 
 const JSON: &str = "application/json";
+const MERGE: &str = "application/merge-patch+json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// All rows for one store; `count` pods in the long list.

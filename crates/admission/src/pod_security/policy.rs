@@ -108,6 +108,9 @@ impl Policy {
     /// What a namespace's labels ask for; what they do not say is as in `self`. What can't be read is enforced
     /// at the highest level and neither audited nor warned of.
     pub fn with_labels(mut self, labels: &BTreeMap<String, String>, errors: &mut FieldErrors) -> Self {
+        if !labels.keys().any(|key| key.starts_with(PREFIX)) {
+            return self;
+        }
         let metadata = FieldPath::root("metadata");
         let root = metadata.child("labels");
         let mut given = BTreeMap::new();

@@ -204,7 +204,7 @@ fn track(live: Option<&Value>, new: &Value, schema: &Schema, by: &Author<'_>, en
         }
     }
     entries.0.retain(|e| !e.fields.is_empty());
-    let mut mine = views.own.written();
+    let mut mine = views.own.into_written();
     stripped(&mut mine);
     if mine.is_empty() {
         return;

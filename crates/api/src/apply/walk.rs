@@ -40,7 +40,7 @@ fn child<'a>(s: &'a Struct, name: &str, untyped: &'a Schema) -> Option<(&'a Sche
 }
 
 fn field_key(name: &str) -> String {
-    format!("f:{name}")
+    ["f:", name].concat()
 }
 
 // ---- what an object sets
@@ -135,6 +135,12 @@ impl Difference {
         let mut set = self.added.clone();
         set.add(&self.modified);
         set
+    }
+
+    /// The same, of a difference that nobody needs any more.
+    pub fn into_written(mut self) -> FieldSet {
+        self.added.add(&self.modified);
+        self.added
     }
 }
 

@@ -7,15 +7,12 @@ use crate::schema::{Field, Schema, Shape};
 use serde_json::{Map, Value};
 
 /// What is always printed, and as what.
-fn zero(field: &Field) -> Option<Value> {
-    let printed = field.required || field.always;
+fn zero(field: &Field) -> Value {
     match field.schema.shape {
-        _ if field.pointer => None,
-        Shape::Struct(_) => Some(Value::Object(Map::new())),
-        Shape::Int32 | Shape::Int64 if printed => Some(0.into()),
-        Shape::Bool if printed => Some(false.into()),
-        Shape::String if printed => Some("".into()),
-        _ => None,
+        Shape::Struct(_) => Value::Object(Map::new()),
+        Shape::Bool => false.into(),
+        Shape::String => "".into(),
+        _ => 0.into(),
     }
 }
 
@@ -27,19 +24,26 @@ pub fn omit_zeros(value: &mut Value, schema: &Schema) {
     }
     match (&schema.shape, value) {
         (Shape::Struct(s), Value::Object(map)) => {
-            for field in s.fields.iter().filter(|f| !map.contains_key(&*f.name)).collect::<Vec<_>>() {
-                if let Some(zero) = zero(field) {
-                    map.insert(field.name.to_string(), zero);
-                }
+            let missing =
+                s.printed().filter(|f| !map.contains_key(&*f.name)).map(|f| (f.name.to_string(), zero(f)));
+            for (name, zero) in missing.collect::<Vec<_>>() {
+                map.insert(name, zero);
             }
-            map.retain(|name, v| {
-                let Some(field) = s.field(name) else { return true };
+            // Few objects have any: looking is much cheaper than taking a map apart.
+            let mut silent = Vec::new();
+            for (name, v) in map.iter_mut() {
+                let Some(field) = s.field(name) else { continue };
                 if v.is_object() || v.is_array() {
                     omit_zeros(v, &field.schema);
                 }
                 let optional = !field.pointer && !field.always && !field.required;
-                !(optional && is_zero(v) && field.schema.as_struct().is_none())
-            });
+                if optional && is_zero(v) && field.schema.as_struct().is_none() {
+                    silent.push(name.clone());
+                }
+            }
+            for name in silent {
+                map.remove(&name);
+            }
         }
         (Shape::Map(item), Value::Object(map)) => map.values_mut().for_each(|v| omit_zeros(v, item)),
         (Shape::List(list), Value::Array(items)) => {

@@ -128,6 +128,8 @@ pub struct Struct {
     pub slots: Vec<Slot>,
     /// Whether fields that are not listed are kept.
     pub preserve_unknown: bool,
+    /// The places of [`Struct::printed`], once they were asked for.
+    printed: OnceLock<Box<[usize]>>,
 }
 
 /// One field of a protobuf message.
@@ -277,6 +279,19 @@ impl Struct {
     /// The field of this name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.index(name).and_then(|i| self.fields.get(i))
+    }
+
+    /// The fields that upstream prints even when they are zero: structs that it holds by value, and numbers, truths
+    /// and text that it does not leave out.
+    pub fn printed(&self) -> impl Iterator<Item = &Field> {
+        let is_printed = |f: &Field| match f.schema.shape {
+            _ if f.pointer => false,
+            Shape::Struct(_) => true,
+            Shape::Int32 | Shape::Int64 | Shape::Bool | Shape::String => f.required || f.always,
+            _ => false,
+        };
+        let all = || self.fields.iter().enumerate().filter(|(_, f)| is_printed(f)).map(|(i, _)| i).collect();
+        self.printed.get_or_init(all).iter().filter_map(|i| self.fields.get(*i))
     }
 
     /// The place in [`Struct::fields`] of the field of this name.

@@ -100,6 +100,8 @@ pub enum Index {
 #[derive(Default)]
 struct State {
     items: Items,
+    /// The same objects by the values of indexed fields.
+    by_field: HashMap<(usize, Box<str>), Items>,
     /// The newest change.
     last: Revision,
     history: VecDeque<Arc<Change>>,
@@ -180,6 +182,10 @@ impl Collection {
             }
             changes.sort_by_key(|c| c.entry.revision);
         }
+        state.by_field.clear();
+        for entry in fresh.values() {
+            state.index(None, Some(entry), &self.selectable);
+        }
         state.items = fresh;
         state.last = revision;
         state.forgotten = revision;
@@ -212,6 +218,7 @@ impl Collection {
                 let Some(entry) = self.entry(kv) else { return };
                 let mut state = self.state();
                 let old = state.items.insert(entry.key.clone(), entry.clone());
+                state.index(old.as_ref(), Some(&entry), &self.selectable);
                 let kind = if old.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
                 state.record(Arc::new(Change::new(kind, entry, old)));
             }
@@ -219,6 +226,7 @@ impl Collection {
                 let Some(key) = key.strip_prefix(&*self.prefix) else { return };
                 let mut state = self.state();
                 if let Some(old) = state.items.remove(key) {
+                    state.index(Some(&old), None, &self.selectable);
                     let last = Arc::new(old.at(*revision));
                     state.record(Arc::new(Change::new(ChangeKind::Deleted, last, Some(old))));
                 }
@@ -236,6 +244,12 @@ impl Collection {
     pub fn snapshot(&self, applied: Revision) -> (Items, Revision) {
         let state = self.state();
         (state.items.clone(), state.last.max(applied))
+    }
+
+    /// As [`Collection::snapshot`], without objects that a filter surely does not want.
+    pub fn narrowed(&self, filter: &Filter, applied: Revision) -> (Items, Revision) {
+        let state = self.state();
+        (state.narrowed(filter, &self.selectable), state.last.max(applied))
     }
 
     /// The newest change.
@@ -290,11 +304,12 @@ impl Collection {
         Ok((missed, state.add_watcher(filter)))
     }
 
-    /// Starts a watch from now on. Answers all objects, their revision, and the queue of changes to come.
+    /// Starts a watch from now on. Answers what [`Collection::narrowed`] does, and the queue of changes to come.
     pub fn watch_from_now(&self, filter: Arc<Filter>, applied: Revision) -> (Items, Revision, Changes) {
         let mut state = self.state();
+        let items = state.narrowed(&filter, &self.selectable);
         let queue = state.add_watcher(filter);
-        (state.items.clone(), state.last.max(applied), queue)
+        (items, state.last.max(applied), queue)
     }
 
     /// How many objects there are.
@@ -314,6 +329,34 @@ impl Collection {
 }
 
 impl State {
+    /// Puts an object where its indexed values are now, and takes it away from where they were.
+    fn index(&mut self, old: Option<&Arc<Entry>>, new: Option<&Arc<Entry>>, selectable: &[Selectable]) {
+        for i in selectable.iter().enumerate().filter(|(_, s)| s.indexed).map(|(i, _)| i) {
+            let of = |entry: &Entry| (i, entry.fields.get(i).cloned().flatten().unwrap_or_default());
+            let (old, new) = (old.map(|e| (of(e), e)), new.map(|e| (of(e), e)));
+            if let Some((at, old)) = old.filter(|(at, _)| new.as_ref().is_none_or(|(now, _)| now != at))
+                && let Some(items) = self.by_field.get_mut(&at)
+            {
+                items.remove(&old.key);
+                if items.is_empty() {
+                    self.by_field.remove(&at);
+                }
+            }
+            if let Some((at, new)) = new {
+                self.by_field.entry(at).or_default().insert(new.key.clone(), new.clone());
+            }
+        }
+    }
+
+    fn narrowed(&self, filter: &Filter, selectable: &[Selectable]) -> Items {
+        match filter.index() {
+            Index::Field(i, value) if selectable.get(i).is_some_and(|s| s.indexed) => {
+                self.by_field.get(&(i, value)).cloned().unwrap_or_default()
+            }
+            _ => self.items.clone(),
+        }
+    }
+
     fn add_watcher(&mut self, filter: Arc<Filter>) -> Changes {
         let (queue, changes) = queue();
         let watchers = self.watchers.entry(filter.index()).or_default();

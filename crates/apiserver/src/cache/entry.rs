@@ -53,15 +53,21 @@ impl Entry {
                 field.clone_from(&selectable.zero);
             }
         }
-        Ok(Entry {
+        let (labels, fields) = (plucked.labels.into(), plucked.fields.into());
+        Ok(Entry { labels, fields, ..Entry::answer(key, revision, stored) })
+    }
+
+    /// An entry that is answered and not kept, so that no selector asks it anything.
+    pub fn answer(key: Arc<str>, revision: Revision, stored: &[u8]) -> Self {
+        Entry {
             key,
             revision,
             json: with_revision(stored, revision),
-            labels: plucked.labels.into(),
-            fields: plucked.fields.into(),
+            labels: Box::default(),
+            fields: Box::default(),
             protobuf: OnceLock::new(),
             typed: OnceLock::new(),
-        })
+        }
     }
 
     /// The same object as of another revision: how a deletion shows the last state.

@@ -11,6 +11,8 @@ pub struct Selectable {
     /// How selectors name it.
     pub name: String,
     path: String,
+    /// Whether objects are also kept by its value.
+    pub indexed: bool,
     /// The path of what stands for it where it is absent.
     pub or: Option<String>,
     /// What it is where it is absent; `None` for empty text.
@@ -18,8 +20,10 @@ pub struct Selectable {
 }
 
 impl Selectable {
-    /// Reads `path`, `name=path` or `name=path|other`, with dots between the fields of `schema`.
+    /// Reads `path`, `name=path` or `name=path|other`, with dots between the fields of `schema`; with a `*` in front
+    /// if it is indexed.
     pub fn new(text: &str, schema: &Schema) -> Self {
+        let (indexed, text) = text.strip_prefix('*').map_or((false, text), |text| (true, text));
         let (name, path) = text.split_once('=').unwrap_or((text, text));
         let (path, or) = path.split_once('|').map_or((path, None), |(p, o)| (p, Some(o.to_string())));
         let names: Vec<&str> = path.split('.').collect();
@@ -28,7 +32,7 @@ impl Selectable {
             Some(Shape::Int32 | Shape::Int64) => Some("0".into()),
             _ => None,
         };
-        Selectable { name: name.into(), path: path.into(), or, zero }
+        Selectable { name: name.into(), path: path.into(), indexed, or, zero }
     }
 }
 

@@ -34,6 +34,7 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
 /// Makes an object of JSON that fits the schema. One that was `applied` says itself who owns its fields.
 pub async fn create_value(request: &Request, mut value: Value, applied: bool) -> Result<Arc<Entry>, Status> {
     let resource = &request.resource;
+    request.announce();
     if resource.kind.has_status()
         && let Value::Object(map) = &mut value
     {
@@ -216,11 +217,7 @@ pub async fn commit(
         Ok(collection) => collection,
         Err(e) => return Ok(Err(e)),
     };
-    let entry = |revision| {
-        Entry::new(key.as_str().into(), revision, &json, &collection.selectable)
-            .map(Arc::new)
-            .map_err(internal)
-    };
+    let entry = |revision| Ok(Arc::new(Entry::answer(key.as_str().into(), revision, &json)));
     if dry_run {
         let current = match expect {
             Expect::Absent if collection.get(&key).is_some() => return Err(StoreError::Conflict(None)),
@@ -249,6 +246,6 @@ pub async fn commit(
         change: Change::Put { value: stored, ttl },
         durability: if how.in_memory { Durability::Memory } else { Durability::Disk },
     };
-    let revision = request.server.store.commit(commit).await?;
+    let revision = request.store(commit).await?;
     Ok(entry(revision))
 }

@@ -271,10 +271,10 @@ pub async fn delete_collection(request: Arc<Request>, body: Bytes) -> Answer {
         request.query.text("fieldSelector"),
     )?;
     super::get::wait(&request, None).await?;
-    let (items, revision) = collection.snapshot(request.server.cache.applied());
+    let (items, revision) = collection.narrowed(&filter, request.server.cache.applied());
     let wanted = super::list::select(&items, &filter, None, usize::MAX);
     for entry in &wanted {
-        let mut info = request.info.clone();
+        let mut info = (*request.info).clone();
         info.namespace = entry.namespace().to_string();
         info.name = entry.name().to_string();
         let one = Request::new(

@@ -12,7 +12,7 @@ impl Request {
     pub fn another(&self, resource: &GroupResource, namespace: &str, name: &str) -> Result<Request, Status> {
         let target = self.server.catalog().resource(resource).cloned();
         let target = target.ok_or_else(|| internal(format!("{resource} are not served")))?;
-        let mut info = self.info.clone();
+        let mut info = (*self.info).clone();
         (info.namespace, info.name) = (namespace.into(), name.into());
         Ok(Request::new(
             self.server.clone(),
@@ -88,6 +88,7 @@ impl Host for Request {
         change: Change<'a>,
     ) -> Future<'a, Result<Option<Value>, Status>> {
         Box::pin(async move {
+            self.withdraw();
             let request = self.another(resource, namespace, name)?;
             let make = |old: &Value| Ok(Made { value: change(old)?, applied: false });
             let how = How { part: Some("status"), checked: false, manager: "kube-apiserver" };

@@ -2,7 +2,7 @@
 
 use super::get::{resource_version, wait};
 use super::{Answer, Request, internal};
-use crate::cache::{Entry, Filter, Items, within};
+use crate::cache::{Entry, Filter, Items};
 use crate::respond::{self, ListMeta};
 use api::Status;
 use base64::Engine;
@@ -52,7 +52,12 @@ pub async fn list(request: &Request) -> Answer {
                         ));
                     }
                     wait(request, wanted).await?;
-                    let (items, revision) = collection.snapshot(request.server.cache.applied());
+                    let applied = request.server.cache.applied();
+                    // What is read in pages is kept whole.
+                    let (items, revision) = match limit {
+                        0 => collection.narrowed(&filter, applied),
+                        _ => collection.snapshot(applied),
+                    };
                     (items, revision, None)
                 }
                 (Some("Exact"), Some(revision)) if revision > 0 => {
@@ -87,8 +92,7 @@ pub async fn list(request: &Request) -> Answer {
         items.truncate(limit);
         let last = items.last().map(|e| e.key.to_string()).unwrap_or_default();
         if filter.takes_all() {
-            let rest = Some(&*last);
-            meta.remaining = Some(select(&snapshot, &filter, rest, usize::MAX).len());
+            meta.remaining = Some(wanted(&snapshot, &filter, Some(&last)).count());
         }
         let token = Continue { v: TOKEN_VERSION.into(), rv: revision as i64, start: format!("{last}\0") };
         meta.next = Some(B64.encode(serde_json::to_vec(&token).map_err(internal)?));
@@ -136,17 +140,22 @@ async fn go_on(request: &Request, token: &str) -> Result<(Items, u64, Option<Str
 
 /// The objects that a filter wants, in the order of their keys, after a key, at most `limit`.
 pub fn select(items: &Items, filter: &Filter, after: Option<&str>, limit: usize) -> Vec<Arc<Entry>> {
-    let wanted = |e: &&Arc<Entry>| after.is_none_or(|after| &*e.key > after) && filter.matches(e);
-    match (&filter.name, &filter.namespace, after) {
-        (Some(name), namespace, _) => {
-            let key = namespace.as_ref().map_or_else(|| name.clone(), |n| format!("{n}/{name}"));
-            items.get(key.as_str()).filter(wanted).cloned().into_iter().collect()
-        }
-        (None, Some(namespace), _) => within(items, namespace).filter(wanted).take(limit).cloned().collect(),
-        (None, None, Some(after)) => {
-            let start: Arc<str> = after.into();
-            items.range(start..).map(|(_, e)| e).filter(wanted).take(limit).cloned().collect()
-        }
-        (None, None, None) => items.values().filter(wanted).take(limit).cloned().collect(),
+    wanted(items, filter, after).take(limit).cloned().collect()
+}
+
+fn wanted<'a>(
+    items: &'a Items,
+    filter: &'a Filter,
+    after: Option<&'a str>,
+) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + 'a> {
+    let namespace = filter.namespace.as_deref();
+    if let Some(name) = &filter.name {
+        let key = namespace.map_or_else(|| name.clone(), |n| format!("{n}/{name}"));
+        let one = items.get(key.as_str()).filter(|e| after.is_none_or(|after| &*e.key > after));
+        return Box::new(one.into_iter().filter(|e| filter.matches(e)));
     }
+    let prefix = namespace.map(|n| format!("{n}/")).unwrap_or_default();
+    let start: Arc<str> = after.filter(|after| **after > *prefix).unwrap_or(&prefix).into();
+    let from = items.range(start..).map(|(_, e)| e).skip_while(move |e| after == Some(&*e.key));
+    Box::new(from.take_while(move |e| e.key.starts_with(&prefix)).filter(|e| filter.matches(e)))
 }

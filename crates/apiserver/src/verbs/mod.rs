@@ -39,7 +39,7 @@ pub struct Request {
     /// The server.
     pub server: Arc<Server>,
     /// What is asked for.
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// The query.
     pub query: Query,
     /// The query as it came, for those it is passed on to.
@@ -60,6 +60,7 @@ pub struct Request {
     pub now: Timestamp,
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<BTreeMap<String, String>>,
+    announced: Mutex<Option<store::Announced>>,
 }
 
 /// The answer to a request.
@@ -78,7 +79,7 @@ impl Request {
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         server: Arc<Server>,
-        info: RequestInfo,
+        info: impl Into<Arc<RequestInfo>>,
         query: Query,
         headers: HeaderMap,
         user: User,
@@ -91,7 +92,7 @@ impl Request {
             raw_query: None,
             api_version,
             server,
-            info,
+            info: info.into(),
             query,
             headers,
             user,
@@ -101,7 +102,24 @@ impl Request {
             now: Timestamp::now(),
             warnings: Mutex::new(deprecated.into_iter().filter(|text| !text.is_empty()).collect()),
             annotations: Mutex::default(),
+            announced: Mutex::default(),
         }
+    }
+
+    /// Tells the store that this request will commit.
+    pub fn announce(&self) {
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = self.server.store.announce();
+    }
+
+    /// Takes that back, as before a commit of something else that this one waits for.
+    pub fn withdraw(&self) {
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Makes a change in the store.
+    pub async fn store(&self, commit: store::Commit) -> Result<store::Revision, StoreError> {
+        self.withdraw();
+        self.server.store.commit(commit).await
     }
 
     /// A warning for the client.

@@ -74,6 +74,7 @@ fn entry_of(request: &Request, kv: &store::KeyValue) -> Result<Arc<Entry>, Statu
 pub async fn modify(request: &Request, how: How<'_>, make: Make<'_>) -> Result<Option<Outcome>, Status> {
     let collection = request.resource.collection("update")?;
     let key = request.key();
+    request.announce();
     // What the cache has is tried first; the store says if it is not the newest.
     let mut current = match collection.get(&key) {
         Some(entry) => Some(entry),
@@ -237,7 +238,7 @@ pub async fn remove(
         change: Change::Delete,
         durability: if how.in_memory { Durability::Memory } else { Durability::Disk },
     };
-    let revision = request.server.store.commit(commit).await?;
+    let revision = request.store(commit).await?;
     request.server.services.release(request, old).await;
     Ok(revision)
 }

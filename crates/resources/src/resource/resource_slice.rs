@@ -34,7 +34,7 @@ pub static KIND: Kind<ResourceSlice> = Kind {
     prepare_update: |new, _, context| stamp(new, context.now),
     validate: |s, errors| validate(&s.spec, None, errors),
     validate_update: |new, old, errors| validate(&new.spec, Some(&old.spec), errors),
-    selectable: &["spec.nodeName", "spec.driver"],
+    selectable: &["*spec.nodeName", "spec.driver"],
     columns: &[
         Column::text("Node", "The node that has the devices.", |s: &ResourceSlice, _| {
             s.spec.node_name.clone().unwrap_or_default().into()

@@ -57,7 +57,7 @@ pub static KIND: Kind<Pod> = Kind {
         },
     ],
     selectable: &[
-        "spec.nodeName",
+        "*spec.nodeName",
         "spec.restartPolicy",
         "spec.schedulerName",
         "spec.serviceAccountName",
