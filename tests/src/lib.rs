@@ -14,6 +14,8 @@ pub enum Store {
     Embedded,
     /// etcd, as Debian has it.
     Etcd,
+    /// Three members of etcd.
+    ThreeEtcds,
 }
 
 /// The token of an administrator.
@@ -56,9 +58,10 @@ pub struct Cluster {
     store: Store,
     dir: tempfile::TempDir,
     port: u16,
-    etcd_port: u16,
+    /// Each member's port for clients, and for the others.
+    etcd_ports: Vec<(u16, u16)>,
     server: Option<Child>,
-    etcd: Option<Child>,
+    etcd: Vec<Option<Child>>,
     flags: Vec<String>,
 }
 
@@ -75,14 +78,21 @@ impl Cluster {
             store,
             dir,
             port: free_port(),
-            etcd_port: free_port(),
+            etcd_ports: Vec::new(),
             server: None,
-            etcd: None,
+            etcd: Vec::new(),
             flags: flags.iter().map(|f| f.to_string()).collect(),
         };
         let tokens = format!("{TOKEN},admin,1,\"system:masters\"\nuser-token,jane,2,\"devs\"\n");
         std::fs::write(cluster.path("tokens"), tokens).expect("the token file");
-        cluster.start_etcd();
+        let members = match store {
+            Store::Embedded => 0,
+            Store::Etcd => 1,
+            Store::ThreeEtcds => 3,
+        };
+        cluster.etcd_ports = (0..members).map(|_| (free_port(), free_port())).collect();
+        cluster.etcd = (0..members).map(|_| None).collect();
+        (0..members).for_each(|i| cluster.start_etcd(i));
         cluster.start_server();
         cluster.write_kubeconfig();
         cluster
@@ -111,27 +121,30 @@ impl Cluster {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
-    fn start_etcd(&mut self) {
-        if self.store != Store::Etcd {
-            return;
-        }
-        let url = format!("http://127.0.0.1:{}", self.etcd_port);
-        let peer = format!("http://127.0.0.1:{}", free_port());
+    /// Starts a member of etcd, after [`Cluster::kill_etcd`].
+    pub fn start_etcd(&mut self, member: usize) {
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let (client, peer) = self.etcd_ports[member];
+        let all: Vec<String> =
+            self.etcd_ports.iter().enumerate().map(|(i, (_, peer))| format!("m{i}={}", url(*peer))).collect();
         let child = Command::new("etcd")
-            .args(["--data-dir", &self.path("etcd").display().to_string()])
-            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-                "--initial-cluster",
-                &format!("default={peer}"),
-            ])
+            .args(["--name", &format!("m{member}")])
+            .args(["--data-dir", &self.path(&format!("etcd{member}")).display().to_string()])
+            .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
+            .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
+            .args(["--initial-cluster", &all.join(",")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        self.etcd = Some(child.expect("etcd is installed"));
+        self.etcd[member] = Some(child.expect("etcd is installed"));
+    }
+
+    /// Ends a member of etcd at once, as a crash would.
+    pub fn kill_etcd(&mut self, member: usize) {
+        if let Some(mut child) = self.etcd[member].take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     /// Starts the API server, after [`Cluster::kill_server`].
@@ -150,7 +163,10 @@ impl Cluster {
             .args(&self.flags);
         match self.store {
             Store::Embedded => command.arg(format!("--data-dir={}", self.path("data").display())),
-            Store::Etcd => command.arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port)),
+            Store::Etcd | Store::ThreeEtcds => {
+                let urls = self.etcd_ports.iter().map(|(port, _)| format!("http://127.0.0.1:{port}"));
+                command.arg(format!("--etcd-servers={}", urls.collect::<Vec<_>>().join(",")))
+            }
         };
         self.server = Some(command.stderr(log).spawn().expect("kube-apiserver starts"));
         self.write_kubeconfig();
@@ -234,7 +250,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for child in [self.server.take(), self.etcd.take()].into_iter().flatten() {
+        for child in self.server.take().into_iter().chain(self.etcd.drain(..).flatten()) {
             let mut child = child;
             let _ = child.kill();
             let _ = child.wait();

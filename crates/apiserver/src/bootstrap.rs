@@ -55,6 +55,9 @@ pub async fn run(server: Arc<Server>) {
         if let Err(e) = make(&server, mandatory.collect()).await {
             tracing::warn!(error = %e, "mandatory objects of flow control could not be made");
         }
+        if let Err(e) = extension_apiserver_authentication(&server).await {
+            tracing::warn!(error = %e, "whom aggregated API servers may trust could not be written down");
+        }
         if let Err(e) = flow_schema_status(&server).await {
             tracing::warn!(error = %e, "the states of flow schemas could not be told");
         }
@@ -124,8 +127,7 @@ async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
         work.push((GroupResource::new("", "services"), service));
     }
     work.extend(api_services(server));
-    make(server, work).await?;
-    extension_apiserver_authentication(server).await
+    make(server, work).await
 }
 
 /// Upstream's flow schemas and priority levels; and what it keeps mandatory comes back if it is deleted.

@@ -50,8 +50,17 @@ pub enum ConnectError {
     },
 }
 
-/// How long a request may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one member may take for a request; then another is asked, since a change that a lost leader had is lost.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// The same for a page of a list, which may be large.
+const PAGE_ATTEMPT: Duration = Duration::from_secs(30);
+/// How long a request is tried again while members are away: an election takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Pauses between tries, doubled from the first to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(200)];
+/// Questions for the newest revision are this far apart at least: etcd spends half a millisecond on one, and all who
+/// wait share the answer.
+const ASK_EVERY: Duration = Duration::from_millis(1);
 /// A list's page may be large.
 const MAX_MESSAGE: usize = 1 << 30;
 /// Keys with nearly the same time to live share a lease, as upstream's do: up to this many keys,
@@ -65,6 +74,16 @@ struct SharedLease {
     keys: usize,
 }
 
+/// The newest revision as etcd said it last.
+#[derive(Default)]
+struct Answered {
+    /// How many of those who asked have it.
+    count: u64,
+    revision: Revision,
+    /// When it was asked for.
+    at: Option<tokio::time::Instant>,
+}
+
 /// etcd behind the [`Store`] trait.
 pub struct Etcd {
     client: Client,
@@ -72,8 +91,7 @@ pub struct Etcd {
     nudged: Arc<Notify>,
     /// How many have asked for the newest revision.
     asked: AtomicU64,
-    /// How many of them have an answer, and which.
-    answered: Mutex<(u64, Revision)>,
+    answered: Mutex<Answered>,
 }
 
 impl Etcd {
@@ -84,7 +102,7 @@ impl Etcd {
         };
         let mut connect = ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(5))
-            .with_timeout(TIMEOUT)
+            .with_require_leader(true)
             .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
             .with_keep_alive_while_idle(true);
         if options.servers.iter().any(|s| s.starts_with("https:")) {
@@ -106,7 +124,8 @@ impl Etcd {
                 client.kv_client().get("health", None).await?;
                 Ok::<_, Error>(client)
             };
-            match attempt.await {
+            let late = |_| Err(Error::EndpointError(format!("no answer within {ATTEMPT:?}")));
+            match tokio::time::timeout(ATTEMPT, attempt).await.unwrap_or_else(late) {
                 Ok(client) => {
                     return Ok(Etcd {
                         client,
@@ -133,6 +152,34 @@ impl Etcd {
         }
     }
 
+    /// Asks a member, and others while none answers. With the answer comes whether a try before may have been heard.
+    async fn ask<T, F>(
+        &self,
+        attempt: Duration,
+        request: impl Fn(Client) -> F,
+    ) -> Result<(T, bool), StoreError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let until = Instant::now() + PATIENCE;
+        let [mut pause, longest] = PAUSES;
+        let mut repeated = false;
+        loop {
+            let error = match tokio::time::timeout(attempt, request(self.client.clone())).await {
+                Ok(Ok(answer)) => return Ok((answer, repeated)),
+                Ok(Err(e)) if !is_passing(&e) => return Err(unavailable(e)),
+                Ok(Err(e)) => unavailable(e),
+                Err(_) => StoreError::Unavailable(format!("etcd did not answer within {attempt:?}")),
+            };
+            if Instant::now() + pause > until {
+                return Err(error);
+            }
+            repeated = true;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
     /// A lease of `ttl` for one more key.
     async fn lease(&self, ttl: Duration) -> Result<i64, StoreError> {
         let seconds = ttl.as_secs().max(1);
@@ -143,14 +190,23 @@ impl Etcd {
             return Ok(lease.id);
         }
         // It may be used until the end of LEASE_REUSE, and no key may go away early.
-        let granted = self
-            .client
-            .lease_client()
-            .grant((seconds + LEASE_REUSE.as_secs()) as i64, None)
-            .await
-            .map_err(unavailable)?;
+        let length = (seconds + LEASE_REUSE.as_secs()) as i64;
+        let (granted, _) =
+            self.ask(ATTEMPT, |c| async move { c.lease_client().grant(length, None).await }).await?;
         leases.insert(seconds, SharedLease { id: granted.id(), since: Instant::now(), keys: 1 });
         Ok(granted.id())
+    }
+}
+
+/// Whether another member, or the same one a moment later, may answer.
+fn is_passing(e: &Error) -> bool {
+    use tonic::Code::{Aborted, Cancelled, DeadlineExceeded, Internal, Unavailable, Unknown};
+    match e {
+        Error::GRpcStatus(s) => {
+            matches!(s.code(), Aborted | Cancelled | DeadlineExceeded | Internal | Unavailable | Unknown)
+        }
+        Error::TransportError(_) | Error::IoError(_) => true,
+        _ => false,
     }
 }
 
@@ -189,7 +245,7 @@ fn prefix_end(prefix: &str) -> Vec<u8> {
 #[async_trait]
 impl Store for Etcd {
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError> {
-        let answer = self.client.kv_client().get(key, None).await.map_err(unavailable)?;
+        let (answer, _) = self.ask(ATTEMPT, |c| async move { c.kv_client().get(key, None).await }).await?;
         Ok(answer.kvs().first().map(key_value))
     }
 
@@ -208,8 +264,11 @@ impl Store for Etcd {
         if let Some(at) = at {
             options = options.with_revision(at as i64);
         }
-        let mut kv = self.client.kv_client().max_decoding_message_size(MAX_MESSAGE);
-        let answer = kv.get(start, Some(options)).await.map_err(|e| match unavailable(e) {
+        let page = |c: Client| {
+            let (start, options) = (start.clone(), options.clone());
+            async move { c.kv_client().max_decoding_message_size(MAX_MESSAGE).get(start, Some(options)).await }
+        };
+        let (answer, _) = self.ask(PAGE_ATTEMPT, page).await.map_err(|e| match e {
             StoreError::Compacted(_) => StoreError::Compacted(at.unwrap_or(0)),
             e => e,
         })?;
@@ -223,21 +282,26 @@ impl Store for Etcd {
             Expect::Absent => 0,
             Expect::Unchanged(revision) => revision as i64,
         };
-        let change = match commit.change {
+        let (change, value) = match commit.change {
             Change::Put { value, ttl } => {
                 let options = match ttl {
                     Some(ttl) => Some(PutOptions::new().with_lease(self.lease(ttl).await?)),
                     None => None,
                 };
-                TxnOp::put(key.clone(), value.to_vec(), options)
+                (TxnOp::put(key.clone(), value.to_vec(), options), Some(value))
             }
-            Change::Delete => TxnOp::delete(key.clone(), None),
+            Change::Delete => (TxnOp::delete(key.clone(), None), None),
         };
         let txn = Txn::new()
             .when([Compare::mod_revision(key.clone(), CompareOp::Equal, expected)])
             .and_then([change])
             .or_else([TxnOp::get(key, None)]);
-        let answer = self.client.kv_client().txn(txn).await.map_err(unavailable)?;
+        let (answer, repeated) = self
+            .ask(ATTEMPT, |c| {
+                let txn = txn.clone();
+                async move { c.kv_client().txn(txn).await }
+            })
+            .await?;
         if answer.succeeded() {
             return Ok(header_revision(answer.header()));
         }
@@ -245,7 +309,12 @@ impl Store for Etcd {
             TxnOpResponse::Get(get) => get.kvs().first().map(key_value),
             _ => None,
         });
-        Err(StoreError::Conflict(current))
+        // A try whose answer was lost may have done it: then the key is as it was to be.
+        match (&current, value) {
+            (Some(now), Some(value)) if repeated && now.value == value => Ok(now.mod_revision),
+            (None, None) if repeated => Ok(header_revision(answer.header())),
+            _ => Err(StoreError::Conflict(current)),
+        }
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
@@ -265,13 +334,21 @@ impl Store for Etcd {
         // All who came before a question is put have their answer by it.
         let own = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         let mut answered = self.answered.lock().await;
-        if answered.0 < own {
+        if answered.count < own {
+            if let Some(last) = answered.at {
+                tokio::time::sleep_until(last + ASK_EVERY).await;
+            }
+            answered.at = Some(tokio::time::Instant::now());
             let asked = self.asked.load(Ordering::Acquire);
             let options = GetOptions::new().with_count_only();
-            let answer = self.client.kv_client().get("\0", Some(options)).await.map_err(unavailable)?;
-            *answered = (asked, header_revision(answer.header()));
+            let question = |c: Client| {
+                let options = options.clone();
+                async move { c.kv_client().get("\0", Some(options)).await }
+            };
+            let (answer, _) = self.ask(ATTEMPT, question).await?;
+            (answered.count, answered.revision) = (asked, header_revision(answer.header()));
         }
-        Ok(answered.1)
+        Ok(answered.revision)
     }
 
     async fn nudge(&self) {

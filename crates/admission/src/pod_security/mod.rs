@@ -262,21 +262,21 @@ fn is_significant(new: &PodSpec, old: &PodSpec) -> bool {
 }
 
 /// The pod template of a workload.
-fn template(object: &Object) -> Option<PodTemplateSpec> {
+fn template(object: &Object) -> Option<&PodTemplateSpec> {
     macro_rules! of {
         ($($kind:ty => $path:expr),* $(,)?) => {
-            $(if let Some(o) = object.get::<$kind>() { let f: fn(&$kind) -> Option<PodTemplateSpec> = $path; return f(o); })*
+            $(if let Some(o) = object.get::<$kind>() { let f: fn(&$kind) -> Option<&PodTemplateSpec> = $path; return f(o); })*
         };
     }
     of! {
-        Deployment => |o| Some(o.spec.as_ref()?.template.clone()),
-        ReplicaSet => |o| o.spec.as_ref()?.template.clone(),
-        StatefulSet => |o| Some(o.spec.as_ref()?.template.clone()),
-        DaemonSet => |o| Some(o.spec.as_ref()?.template.clone()),
-        Job => |o| Some(o.spec.as_ref()?.template.clone()),
-        CronJob => |o| Some(o.spec.job_template.spec.as_ref()?.template.clone()),
-        ReplicationController => |o| o.spec.as_ref()?.template.clone(),
-        PodTemplate => |o| o.template.clone(),
+        Deployment => |o| Some(&o.spec.as_ref()?.template),
+        ReplicaSet => |o| o.spec.as_ref()?.template.as_ref(),
+        StatefulSet => |o| Some(&o.spec.as_ref()?.template),
+        DaemonSet => |o| Some(&o.spec.as_ref()?.template),
+        Job => |o| Some(&o.spec.as_ref()?.template),
+        CronJob => |o| Some(&o.spec.job_template.spec.as_ref()?.template),
+        ReplicationController => |o| o.spec.as_ref()?.template.as_ref(),
+        PodTemplate => |o| o.template.as_ref(),
     }
     None
 }
@@ -298,21 +298,19 @@ impl Plugin for PodSecurity {
             else {
                 return Ok(());
             };
-            let spec = pod.spec.clone().unwrap_or_default();
+            let Some(spec) = &pod.spec else { return Ok(()) };
             let old = request.old.and_then(|o| o.get::<Pod>()).and_then(|p| p.spec.as_ref());
-            if old.is_some_and(|old| !is_significant(&spec, old)) {
+            if old.is_some_and(|old| !is_significant(spec, old)) {
                 return Ok(());
             }
-            return self.evaluate(request, &pod.metadata, &spec, true);
+            return self.evaluate(request, &pod.metadata, spec, true);
         }
         match template(object).filter(|_| request.subresource.is_empty()) {
-            Some(template) => self.evaluate(
-                request,
-                &template.metadata.unwrap_or_default(),
-                &template.spec.unwrap_or_default(),
-                false,
-            ),
-            None => Ok(()),
+            Some(PodTemplateSpec { metadata, spec: Some(spec) }) => match metadata {
+                Some(metadata) => self.evaluate(request, metadata, spec, false),
+                None => self.evaluate(request, &ObjectMeta::default(), spec, false),
+            },
+            _ => Ok(()),
         }
     }
 }

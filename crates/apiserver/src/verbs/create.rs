@@ -47,22 +47,22 @@ pub async fn create_value(request: &Request, mut value: Value, applied: bool) ->
     see_namespace(request).await?;
     let generate = object.meta().name.as_ref().is_none_or(String::is_empty)
         && object.meta().generate_name.as_ref().is_some_and(|g| !g.is_empty());
-    let template = generate.then(|| object.clone());
+    if !generate {
+        return attempt(request, object, applied).await;
+    }
+    let mut last = String::new();
     for _ in 0..GENERATE_TRIES {
-        if let Some(template) = &template {
-            object = template.clone();
-            let prefix: String =
-                object.meta().generate_name.iter().flat_map(|g| g.chars()).take(MAX_PREFIX).collect();
-            object.meta_mut().name =
-                Some(format!("{prefix}{}", api::names::random_suffix(&mut rand::rng(), SUFFIX)));
-        }
-        match attempt(request, object.clone(), applied).await {
-            Err(e) if generate && e.is_already_exists() => {}
+        let mut object = object.clone();
+        let prefix: String =
+            object.meta().generate_name.iter().flat_map(|g| g.chars()).take(MAX_PREFIX).collect();
+        last = format!("{prefix}{}", api::names::random_suffix(&mut rand::rng(), SUFFIX));
+        object.meta_mut().name = Some(last.clone());
+        match attempt(request, object, applied).await {
+            Err(e) if e.is_already_exists() => {}
             done => return done,
         }
     }
-    let name = object.meta().name.clone().unwrap_or_default();
-    Err(Status::already_exists(&request.face.group_resource, &name).retry_after(1))
+    Err(Status::already_exists(&request.face.group_resource, &last).retry_after(1))
 }
 
 /// The namespace of the path is the object's.
