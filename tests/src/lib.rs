@@ -63,6 +63,8 @@ pub struct Cluster {
     server: Option<Child>,
     etcd: Vec<Option<Child>>,
     flags: Vec<String>,
+    /// The kubectl that is used: the one on the PATH, unless a test wants another.
+    pub kubectl: PathBuf,
 }
 
 impl Cluster {
@@ -82,6 +84,7 @@ impl Cluster {
             server: None,
             etcd: Vec::new(),
             flags: flags.iter().map(|f| f.to_string()).collect(),
+            kubectl: "kubectl".into(),
         };
         let tokens = format!("{TOKEN},admin,1,\"system:masters\"\nuser-token,jane,2,\"devs\"\n");
         std::fs::write(cluster.path("tokens"), tokens).expect("the token file");
@@ -192,7 +195,7 @@ impl Cluster {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&self.kubectl);
         command
             .arg("--kubeconfig")
             .arg(self.path("kubeconfig"))
