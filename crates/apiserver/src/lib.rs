@@ -91,6 +91,10 @@ async fn work(options: Options, shutdown: impl Future<Output = ()>) -> Result<()
     let cache = Cache::new(store.clone());
     let catalog = catalog(&cache).await?;
     tokio::spawn(cache.clone().run());
+    if options.etcd_compaction_interval > 0 {
+        let interval = Duration::from_secs(options.etcd_compaction_interval);
+        tokio::spawn(cache.clone().compact(interval));
+    }
     let authorizers = Authorizers::new(modes);
     let parts = Parts { options, store, cache, catalog, tokens, authorizers, admission, signer, kubelets };
     let server = Server::new(parts);

@@ -182,6 +182,9 @@ pub struct Options {
         default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
     )]
     pub kubelet_preferred_address_types: Vec<String>,
+    /// The store is compacted this often: seconds, or as 5m0s; 0 for never.
+    #[arg(long, default_value = "5m0s", value_parser = seconds)]
+    pub etcd_compaction_interval: u64,
     /// How long events are kept: seconds, or as 1h0m0s.
     #[arg(long, default_value = "1h0m0s", value_parser = seconds)]
     pub event_ttl: u64,

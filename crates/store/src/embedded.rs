@@ -5,8 +5,8 @@
 //! older ones are not kept at all: a watcher that is too far behind lists again.
 
 use crate::{
-    Announced, Batch, Change, Commit, Durability, Event, Expect, KeyValue, Page, Revision, Store, StoreError,
-    Watch,
+    Announced, Batch, Change, Commit, Compaction, Durability, Event, Expect, KeyValue, Page, Revision, Store,
+    StoreError, Watch,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -225,8 +225,9 @@ impl Store for Embedded {
         let _ = self.ask(Request::Nudge).await;
     }
 
-    async fn compact(&self, _revision: Revision) -> Result<(), StoreError> {
-        Ok(()) // nothing old is kept
+    async fn compact(&self, last: Compaction) -> Result<Compaction, StoreError> {
+        // Nothing old is kept.
+        Ok(Compaction { turn: last.turn + 1, revision: self.revision.load(Ordering::Acquire) })
     }
 
     fn shared_with_upstream(&self) -> bool {

@@ -1,7 +1,9 @@
 //! The store for several machines: etcd, with upstream's keys and compaction, so that several API
 //! servers, ours and upstream's, can share it.
 
-use crate::{Batch, Change, Commit, Event, Expect, KeyValue, Page, Revision, Store, StoreError, Watch};
+use crate::{
+    Batch, Change, Commit, Compaction, Event, Expect, KeyValue, Page, Revision, Store, StoreError, Watch,
+};
 use async_trait::async_trait;
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, Identity,
@@ -61,6 +63,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(2
 /// Questions for the newest revision are this far apart at least: etcd spends half a millisecond on one, and all who
 /// wait share the answer.
 const ASK_EVERY: Duration = Duration::from_millis(1);
+/// Where the servers of a cluster agree on who compacts: upstream's.
+const COMPACTION_KEY: &str = "compact_rev_key";
 /// A list's page may be large.
 const MAX_MESSAGE: usize = 1 << 30;
 /// Keys with nearly the same time to live share a lease, as upstream's do: up to this many keys,
@@ -355,8 +359,25 @@ impl Store for Etcd {
         self.nudged.notify_waiters();
     }
 
-    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.client.kv_client().compact(revision as i64, None).await.map(drop).map_err(unavailable)
+    async fn compact(&self, last: Compaction) -> Result<Compaction, StoreError> {
+        // Of all servers, upstream's too, the first in each interval finds the key as it left it, and compacts.
+        let txn = Txn::new()
+            .when([Compare::version(COMPACTION_KEY, CompareOp::Equal, last.turn)])
+            .and_then([TxnOp::put(COMPACTION_KEY, last.revision.to_string(), None)])
+            .or_else([TxnOp::get(COMPACTION_KEY, None)]);
+        let answer = self.client.kv_client().txn(txn).await.map_err(unavailable)?;
+        let revision = header_revision(answer.header());
+        if !answer.succeeded() {
+            let theirs = answer.op_responses().into_iter().find_map(|r| match r {
+                TxnOpResponse::Get(get) => get.kvs().first().map(etcd_client::KeyValue::version),
+                _ => None,
+            });
+            return Ok(Compaction { turn: theirs.unwrap_or(0), revision });
+        }
+        if last.revision > 0 {
+            self.client.kv_client().compact(last.revision as i64, None).await.map_err(unavailable)?;
+        }
+        Ok(Compaction { turn: last.turn + 1, revision })
     }
 
     fn shared_with_upstream(&self) -> bool {

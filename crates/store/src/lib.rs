@@ -137,6 +137,15 @@ pub enum StoreError {
     Unavailable(String),
 }
 
+/// One of the compactions that the servers of a store take turns with: upstream's `compact_rev_key`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Compaction {
+    /// How many there were.
+    pub turn: i64,
+    /// The newest revision then; what is older goes in the next one.
+    pub revision: Revision,
+}
+
 /// A commit that is about to come.
 pub struct Announced(Arc<AtomicUsize>);
 
@@ -189,8 +198,9 @@ pub trait Store: Send + Sync + 'static {
     /// Asks that watchers hear how far they are, soon, even if nothing changes.
     async fn nudge(&self);
 
-    /// Forgets how things were before `revision`.
-    async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+    /// Forgets how things were before `last.revision`, unless another server has done so since `last` was answered.
+    /// Answers what to say the next time, which is to be as much later as things are to be remembered.
+    async fn compact(&self, last: Compaction) -> Result<Compaction, StoreError>;
 
     /// Whether values are to be in upstream's storage encoding, for others to read.
     fn shared_with_upstream(&self) -> bool;

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Change, Commit, Durability, Event, Expect, Store, StoreError};
+use store::{Change, Commit, Compaction, Durability, Event, Expect, Store, StoreError};
 
 /// etcd of its own, which ends with the test.
 struct Etcd(Child, #[allow(dead_code)] tempfile::TempDir);
@@ -164,4 +164,25 @@ async fn etcd_engine() {
         matches!(store.get("/r/a/k0").await, Err(StoreError::Unavailable(_))),
         "a store that is away says so"
     );
+}
+
+#[tokio::test]
+async fn servers_of_one_etcd_take_turns_to_compact() {
+    let (store, _etcd) = etcd().await;
+    let old = store.commit(put("/r/a", Expect::Absent, "1")).await.expect("created");
+    store.commit(put("/r/a", Expect::Unchanged(old), "2")).await.expect("changed");
+    let begun = Compaction::default();
+    let first = store.compact(begun).await.expect("nothing to forget yet");
+    assert_eq!(first.turn, 1);
+    // Another server starts, and learns whose turn it was.
+    let other = store.compact(begun).await.expect("an answer");
+    assert_eq!(other.turn, 1);
+    assert!(store.list("/r/", None, Some(old), 9).await.is_ok());
+    let second = store.compact(first).await.expect("compacted");
+    assert_eq!(second.turn, 2);
+    assert!(matches!(store.list("/r/", None, Some(old), 9).await, Err(StoreError::Compacted(r)) if r == old));
+    let newer = store.list("/r/", None, Some(first.revision), 9).await.expect("what is younger is kept");
+    assert_eq!(newer.items.len(), 1);
+    // The other server finds that it has been done, and its own turn comes after.
+    assert_eq!(store.compact(other).await.expect("an answer").turn, 2);
 }

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 use store::{Event, KeyValue, Revision};
 
 /// Objects by key. Cloning it is O(1), and a clone never changes.
@@ -18,9 +17,8 @@ pub type Items = OrdMap<Arc<str>, Arc<Entry>>;
 const HISTORY: usize = 2000;
 /// or this many bytes of objects.
 const HISTORY_BYTES: usize = 8 << 20;
-/// Snapshots kept for continue tokens, and for how long: etcd's compaction interval in upstream.
+/// Snapshots kept for continue tokens, until the store is compacted.
 const SNAPSHOTS: usize = 100;
-const SNAPSHOT_AGE: Duration = Duration::from_secs(300);
 
 /// The kinds of a [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +107,9 @@ struct State {
     /// Changes up to this one are not in `history`.
     forgotten: Revision,
     watchers: HashMap<Index, Vec<Watcher>>,
-    snapshots: VecDeque<(Revision, Items, Instant)>,
+    snapshots: VecDeque<(Revision, Items)>,
+    /// Lists of how things were before are no longer to be had.
+    compacted: Revision,
     /// Changes that came while the collection was loaded; `None` once it is.
     early: Option<Vec<Event>>,
 }
@@ -260,23 +260,32 @@ impl Collection {
     /// Keeps a snapshot for those who read it page by page.
     pub fn keep(&self, items: Items, revision: Revision) {
         let mut state = self.state();
-        state.snapshots.retain(|(_, _, since)| since.elapsed() < SNAPSHOT_AGE);
-        if state.snapshots.iter().any(|(r, _, _)| *r == revision) {
+        if state.snapshots.iter().any(|(r, _)| *r == revision) {
             return;
         }
         if state.snapshots.len() == SNAPSHOTS {
             state.snapshots.pop_front();
         }
-        state.snapshots.push_back((revision, items, Instant::now()));
+        state.snapshots.push_back((revision, items));
+    }
+
+    /// Forgets how things were before `revision`, but for watchers.
+    pub fn compact(&self, revision: Revision) {
+        let mut state = self.state();
+        state.compacted = revision;
+        state.snapshots.retain(|(r, _)| *r >= revision);
     }
 
     /// The collection as it was at exactly `revision`, if that is still known.
     pub fn at(&self, revision: Revision, applied: Revision) -> Option<Items> {
         let state = self.state();
+        if revision < state.compacted {
+            return None;
+        }
         if revision >= state.last && revision <= applied.max(state.last) {
             return Some(state.items.clone());
         }
-        if let Some((_, items, _)) = state.snapshots.iter().find(|(r, _, _)| *r == revision) {
+        if let Some((_, items)) = state.snapshots.iter().find(|(r, _)| *r == revision) {
             return Some(items.clone());
         }
         if revision < state.forgotten {

@@ -17,7 +17,7 @@ pub use queue::Changes;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use store::{Event, KeyValue, Revision, Store, StoreError, Watch};
+use store::{Compaction, Event, KeyValue, Revision, Store, StoreError, Watch};
 use tokio::sync::watch;
 
 /// Keys read at a time when everything is loaded.
@@ -115,6 +115,22 @@ impl Cache {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
+        }
+    }
+
+    /// Has the store forget the past every `interval`, what is younger than that apart, and forgets it too.
+    pub async fn compact(self: Arc<Self>, interval: Duration) {
+        let mut last = Compaction::default();
+        loop {
+            match self.store.compact(last).await {
+                Ok(next) => {
+                    let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+                    collections.values().for_each(|c| c.compact(last.revision));
+                    last = next;
+                }
+                Err(e) => tracing::warn!(error = %e, "the store could not be compacted; it is tried again"),
+            }
+            tokio::time::sleep(interval).await;
         }
     }
 
