@@ -9,8 +9,10 @@ use std::sync::Arc;
 /// Bytes gathered into one frame.
 const CHUNK: usize = 64 << 10;
 /// In lists up to this long, an object's protobuf is kept with it for the next who asks; those of longer lists
-/// are made twice, for their length and to be sent, so that memory does not grow with the list.
+/// are made to be sent and, once, for their length, so that memory does not grow with the list.
 const KEPT: usize = 5_000;
+/// Objects that are measured before others have their turn.
+const MEASURED: usize = 64;
 
 /// How the items look.
 pub enum Form {
@@ -46,7 +48,7 @@ impl ListBody {
     }
 
     /// A list in protobuf. `meta` is its ListMeta.
-    pub fn protobuf(
+    pub async fn protobuf(
         api_version: &str,
         kind: &str,
         meta: &[u8],
@@ -55,8 +57,12 @@ impl ListBody {
     ) -> Result<Self, protobuf::EncodeError> {
         let kept = items.len() <= KEPT;
         let mut length = protobuf::message_length(1, meta.len());
-        for entry in &items {
-            length += protobuf::message_length(2, wire(entry, &schema, kept)?.len());
+        for some in items.chunks(MEASURED) {
+            for entry in some {
+                let measure = || wire(entry, &schema, kept).map(|wire| wire.len());
+                length += protobuf::message_length(2, entry.protobuf_length(measure)?);
+            }
+            tokio::task::yield_now().await;
         }
         let (mut head, tail) = protobuf::envelope(api_version, kind, length);
         protobuf::put_message(&mut head, 1, meta);

@@ -196,7 +196,7 @@ pub fn metadata_head(version: &str) -> String {
 }
 
 /// A list as an answer.
-pub fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer {
+pub async fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer {
     let accepted = &request.accepted;
     let gvk = &request.face.gvk;
     if accepted.view == View::Whole && request.face.facet.is_some() {
@@ -219,8 +219,8 @@ pub fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> An
         (View::Whole, Format::Protobuf) if !request.face.schema.custom => {
             let meta = api::protobuf::encode(&meta.to_value(), list_meta()?).map_err(internal)?;
             let schema = request.face.schema.clone();
-            let list =
-                ListBody::protobuf(&gvk.api_version(), &kind, &meta, items, schema).map_err(internal)?;
+            let list = ListBody::protobuf(&gvk.api_version(), &kind, &meta, items, schema).await;
+            let list = list.map_err(internal)?;
             Ok(bytes(200, Format::Protobuf.media_type(), Body::List(list)))
         }
         (View::Whole, _) => {

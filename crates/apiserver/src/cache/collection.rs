@@ -52,17 +52,23 @@ pub struct Change {
     /// The object before it.
     pub old: Option<Arc<Entry>>,
     line: OnceLock<Bytes>,
+    frame: OnceLock<Option<Bytes>>,
 }
 
 impl Change {
     /// A change.
     pub fn new(kind: ChangeKind, entry: Arc<Entry>, old: Option<Arc<Entry>>) -> Self {
-        Change { kind, entry, old, line: OnceLock::new() }
+        Change { kind, entry, old, line: OnceLock::new(), frame: OnceLock::new() }
     }
 
     /// The watch event's JSON, with its newline; made once for all watchers.
     pub fn line(&self) -> Bytes {
         self.line.get_or_init(|| event_line(self.kind, &self.entry)).clone()
+    }
+
+    /// The watch event in protobuf, made by `make` once for all watchers.
+    pub fn frame(&self, make: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
+        self.frame.get_or_init(make).clone()
     }
 }
 

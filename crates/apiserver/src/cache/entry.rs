@@ -23,6 +23,7 @@ pub struct Entry {
     /// The values of the kind's selectable fields, in the kind's order.
     pub fields: Box<[Option<Box<str>>]>,
     protobuf: OnceLock<Option<Bytes>>,
+    protobuf_length: OnceLock<u32>,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -66,6 +67,7 @@ impl Entry {
             labels: Box::default(),
             fields: Box::default(),
             protobuf: OnceLock::new(),
+            protobuf_length: OnceLock::new(),
             typed: OnceLock::new(),
         }
     }
@@ -85,6 +87,7 @@ impl Entry {
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             protobuf: OnceLock::new(),
+            protobuf_length: OnceLock::new(),
             typed: OnceLock::new(),
         }
     }
@@ -107,7 +110,8 @@ impl Entry {
     /// The same revision of the object in another version.
     pub fn with_object(&self, value: &Value) -> Result<Self, serde_json::Error> {
         let json = with_revision(&canonical(value)?, self.revision);
-        Ok(Entry { json, protobuf: OnceLock::new(), typed: OnceLock::new(), ..self.clone() })
+        let (protobuf, protobuf_length) = (OnceLock::new(), OnceLock::new());
+        Ok(Entry { json, protobuf, protobuf_length, typed: OnceLock::new(), ..self.clone() })
     }
 
     /// The namespace; empty for a cluster-scoped object.
@@ -128,6 +132,18 @@ impl Entry {
     /// Its JSON as a value.
     pub fn value(&self) -> Result<Value, serde_json::Error> {
         serde_json::from_slice(&self.json)
+    }
+
+    /// The length of its protobuf without the envelope, looked for once with `measure`.
+    pub fn protobuf_length<E>(&self, measure: impl FnOnce() -> Result<usize, E>) -> Result<usize, E> {
+        match self.protobuf_length.get() {
+            Some(length) => Ok(*length as usize),
+            None => {
+                let length = measure()?;
+                let _ = self.protobuf_length.set(u32::try_from(length).unwrap_or(u32::MAX)); // someone else was quicker
+                Ok(length)
+            }
+        }
     }
 
     /// Its protobuf in the envelope, made by `encode` on first demand.

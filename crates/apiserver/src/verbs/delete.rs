@@ -292,5 +292,5 @@ pub async fn delete_collection(request: Arc<Request>, body: Bytes) -> Answer {
             Err(e) => return Err(e),
         }
     }
-    respond::list(&request, wanted, respond::ListMeta { revision, next: None, remaining: None })
+    respond::list(&request, wanted, respond::ListMeta { revision, next: None, remaining: None }).await
 }

@@ -98,7 +98,7 @@ pub async fn list(request: &Request) -> Answer {
         meta.next = Some(B64.encode(serde_json::to_vec(&token).map_err(internal)?));
         collection.keep(snapshot, revision);
     }
-    respond::list(request, items, meta)
+    respond::list(request, items, meta).await
 }
 
 fn forbidden_match(why: &str) -> Status {

@@ -294,8 +294,9 @@ fn copy(from: &Value, to: &mut Value, field: &str) {
 
 fn keep_system_fields(value: &mut Value, old: &Value) {
     let Some(meta) = object_of(value, "metadata") else { return };
+    let old = old.get("metadata").and_then(Value::as_object);
     for field in SYSTEM_FIELDS.into_iter().chain(["name", "namespace"]) {
-        match old.pointer(&format!("/metadata/{field}")) {
+        match old.and_then(|old| old.get(field)) {
             Some(kept) => meta.insert(field.into(), kept.clone()),
             None if field == "name" || field == "namespace" => None,
             None => meta.remove(field),
@@ -361,25 +362,28 @@ fn spec_changed(new: &Value, old: &Value) -> bool {
 
 /// Whether nothing differs but the resourceVersion and the times in managedFields.
 fn same(new: &Value, old: &Value) -> bool {
-    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return new == old };
-    let rest = |m: &Map<String, Value>, n: &Map<String, Value>| {
-        m.iter().all(|(k, v)| k == "metadata" || n.get(k) == Some(v))
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
+    let (meta, old_meta) = (new.get("metadata"), old.get("metadata"));
+    let (Some(meta), Some(old_meta)) = (meta.and_then(Value::as_object), old_meta.and_then(Value::as_object))
+    else {
+        return new == old;
     };
-    if !rest(a, b) || !rest(b, a) {
-        return false;
-    }
-    let empty = Map::new();
-    let meta = |m: &'_ Map<String, Value>| {
-        m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_else(|| empty.clone())
-    };
-    let (mut a, mut b) = (meta(a), meta(b));
-    for m in [&mut a, &mut b] {
-        m.remove("resourceVersion");
-        for entry in m.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Value::Object(entry) = entry {
-                entry.remove("time");
+    same_but(new, old, &["metadata"])
+        && same_but(meta, old_meta, &["resourceVersion", "managedFields"])
+        && match (meta.get("managedFields"), old_meta.get("managedFields")) {
+            (Some(Value::Array(new)), Some(Value::Array(old))) => {
+                new.len() == old.len()
+                    && new.iter().zip(old).all(|(new, old)| match (new.as_object(), old.as_object()) {
+                        (Some(new), Some(old)) => same_but(new, old, &["time"]),
+                        _ => new == old,
+                    })
             }
+            (new, old) => new == old,
         }
-    }
-    a == b
+}
+
+/// Whether two maps are the same but for these members.
+fn same_but(a: &Map<String, Value>, b: &Map<String, Value>, except: &[&str]) -> bool {
+    let counts = |(name, _): &(&String, &Value)| !except.contains(&name.as_str());
+    a.iter().filter(counts).eq(b.iter().filter(counts))
 }

@@ -89,8 +89,7 @@ pub async fn watch(request: Arc<Request>) -> Answer {
         Format::Yaml => return Err(Status::not_acceptable("a watch can't be written as application/yaml")),
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
     };
-    let whole = request.accepted.view == View::Whole && request.accepted.format == Format::Json;
-    let plain = whole && request.face.facet.is_none();
+    let plain = request.accepted.view == View::Whole && request.face.facet.is_none();
     let stream = WatchBody {
         progress: request.server.cache.progress(),
         filter,
@@ -120,7 +119,7 @@ struct WatchBody {
     request: Arc<Request>,
     filter: Arc<Filter>,
     progress: watch::Receiver<u64>,
-    /// Whether events go out as they are kept: whole, as JSON.
+    /// Whether events go out as they are kept: whole, in the kind's own version.
     plain: bool,
     pending: VecDeque<Out>,
     changes: Changes,
@@ -139,7 +138,10 @@ impl WatchBody {
                 self.reached = change.entry.revision;
                 let kind = self.filter.view(change)?;
                 if self.plain && kind == change.kind {
-                    return Some(change.line());
+                    return match self.request.accepted.format {
+                        Format::Protobuf => change.frame(|| self.event(kind, &change.entry)),
+                        _ => Some(change.line()),
+                    };
                 }
                 // Leaving a selection shows the object as it was when it still belonged, at the new revision.
                 match (&change.old, kind == ChangeKind::Deleted && change.kind != ChangeKind::Deleted) {
@@ -171,10 +173,10 @@ impl WatchBody {
     }
 
     fn event(&mut self, kind: ChangeKind, entry: &Entry) -> Option<Bytes> {
-        if self.plain {
+        let request = &self.request;
+        if self.plain && request.accepted.format == Format::Json {
             return Some(event_line(kind, entry));
         }
-        let request = &self.request;
         if request.accepted.format == Format::Protobuf && request.accepted.view == View::Whole {
             let entry = request.shown(entry).ok()?;
             let wire = entry.protobuf(|v| api::protobuf::to_wire(v, &request.face.schema).ok())?;
