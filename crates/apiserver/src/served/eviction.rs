@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Evicts the pod.
 pub async fn create(request: &Request, body: Bytes) -> Answer {
@@ -25,12 +26,13 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     let admission = request.admission(Operation::Create, "eviction", name, None);
     request.server.admission.admit(&admission, Some(&mut eviction)).await?;
     request.server.admission.validate(&admission, Some(&eviction)).await?;
-    let options: DeleteOptions =
+    let mut options: DeleteOptions =
         eviction.get::<Eviction>().and_then(|e| e.delete_options.clone()).unwrap_or_default();
     let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let free =
         matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.metadata.deletion_timestamp.is_some();
+    let mut unready = false;
     if !free {
         let labels = pod.metadata.labels.clone();
         let budgets: Vec<PodDisruptionBudget> = read::list(&*request.server, Some(&request.info.namespace));
@@ -49,11 +51,23 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
                     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
                 ));
             }
-            spend(request, budget, &pod, dry_run).await?;
+            unready = spend(request, budget, &pod, dry_run).await?;
         }
     }
-    let options = if dry_run { options } else { say_why(request, options).await? };
-    crate::verbs::delete::delete_one(request, &options, dry_run).await?;
+    // One that goes because it is not ready must not have become so since.
+    let guarded = unready && options.preconditions.as_ref().is_none_or(|p| p.resource_version.is_none());
+    if guarded {
+        options.preconditions.get_or_insert_default().resource_version =
+            pod.metadata.resource_version.clone();
+    }
+    let done = async {
+        let options = if dry_run { options } else { say_why(request, options).await? };
+        crate::verbs::delete::delete_one(request, &options, dry_run).await.map(drop)
+    };
+    match done.await {
+        Err(e) if guarded && e.is_conflict() => return Err(refused()),
+        done => done?,
+    }
     respond::value(
         request,
         201,
@@ -98,13 +112,17 @@ async fn say_why(request: &Request, mut options: DeleteOptions) -> Result<Delete
     Ok(options)
 }
 
-/// Takes one disruption off the budget, or says that none is left.
+fn refused() -> Status {
+    Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
+}
+
+/// Takes one disruption off the budget, or says that none is left. True if none is needed, since the pod is not ready.
 async fn spend(
     request: &Request,
     budget: &PodDisruptionBudget,
     pod: &Pod,
     dry_run: bool,
-) -> Result<(), Status> {
+) -> Result<bool, Status> {
     let ready = pod
         .status
         .iter()
@@ -113,13 +131,14 @@ async fn spend(
     let always =
         budget.spec.as_ref().and_then(|s| s.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
     if !ready && always {
-        return Ok(());
+        return Ok(true);
     }
     let resource = GroupResource::new("policy", "poddisruptionbudgets");
     let name = budget.metadata.name.clone().unwrap_or_default();
     let inner = request.another(&resource, &request.info.namespace, &name)?;
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
     let now = Time(request.now);
+    let spared = AtomicBool::new(false);
     let make = |old: &Value| {
         let mut budget: PodDisruptionBudget = serde_json::from_value(old.clone()).map_err(internal)?;
         let generation = budget.metadata.generation.unwrap_or(0);
@@ -128,16 +147,11 @@ async fn spend(
             (status.disruptions_allowed.unwrap_or(0), status.current_healthy.unwrap_or(0));
         let desired = status.desired_healthy.unwrap_or(0);
         let healthy_enough = current >= desired && desired > 0;
-        if !ready && healthy_enough {
+        spared.store(!ready && healthy_enough, Ordering::Release);
+        if spared.load(Ordering::Acquire) {
             return Ok(Made { value: old.clone(), applied: true });
         }
-        let refuse = |message: &str| {
-            Err(Status::too_many_requests(
-                "Cannot evict pod as it would violate the pod's disruption budget.",
-                10,
-            )
-            .cause("DisruptionBudget", message, ""))
-        };
+        let refuse = |message: &str| Err(refused().cause("DisruptionBudget", message, ""));
         if status.observed_generation.unwrap_or(0) < generation {
             return refuse(&format!(
                 "The disruption budget {} is still being processed by the server.",
@@ -156,7 +170,9 @@ async fn spend(
     };
     if dry_run {
         let current = serde_json::to_value(budget).map_err(internal)?;
-        return make(&current).map(drop);
+        make(&current)?;
+    } else {
+        modify(&inner, How { part: None, checked: false, manager: "kube-apiserver" }, &make).await?;
     }
-    modify(&inner, How { part: None, checked: false, manager: "kube-apiserver" }, &make).await.map(drop)
+    Ok(spared.into_inner())
 }
