@@ -1,24 +1,43 @@
 //! Who somebody claims to be: token files, bearer tokens, bootstrap tokens, certificates.
 #![no_main]
 use api::GroupResource;
-use api::read::ObjectReader;
+use api::read::{Held, ObjectReader};
 use auth::authn::token_file::TokenFile;
 use auth::authn::{Tokens, bootstrap_token, certificate};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+
+struct Object(Bytes, OnceLock<Arc<dyn Any + Send + Sync>>);
+
+impl Held for Object {
+    fn json(&self) -> &Bytes {
+        &self.0
+    }
+    fn typed(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.1
+    }
+}
 
 /// A cluster whose every object is what was put in.
 struct Same(Bytes);
 
+impl Same {
+    fn object(&self) -> Arc<dyn Held> {
+        Arc::new(Object(self.0.clone(), OnceLock::new()))
+    }
+}
+
 impl ObjectReader for Same {
-    fn get(&self, _: &GroupResource, _: &str, _: &str) -> Option<Bytes> {
-        Some(self.0.clone())
+    fn get(&self, _: &GroupResource, _: &str, _: &str) -> Option<Arc<dyn Held>> {
+        Some(self.object())
     }
-    fn list(&self, _: &GroupResource, _: Option<&str>) -> Vec<Bytes> {
-        vec![self.0.clone()]
+    fn list(&self, _: &GroupResource, _: Option<&str>) -> Vec<Arc<dyn Held>> {
+        vec![self.object()]
     }
-    fn select(&self, _: &GroupResource, _: &str, _: &str) -> Vec<Bytes> {
-        vec![self.0.clone()]
+    fn select(&self, _: &GroupResource, _: &str, _: &str) -> Vec<Arc<dyn Held>> {
+        vec![self.object()]
     }
     fn generation(&self, _: &GroupResource) -> u64 {
         0
