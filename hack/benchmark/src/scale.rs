@@ -225,8 +225,10 @@ async fn informers(bin: &Path, store: &str) -> Result<(), Failed> {
         tick.tick().await;
         let i = renewed % NODES;
         let now = format!("2030-01-01T00:00:00.{renewed:06}Z");
-        send(&kubelets[i], 1, |_| request("PUT", &format!("{base}/node-{i}"), JSON, Some(&lease(i, &now))))
-            .await?;
+        send(&kubelets[i], 1, |_| {
+            request("PATCH", &format!("{base}/node-{i}"), MERGE, Some(&lease(i, &now)))
+        })
+        .await?;
         renewed += 1;
     }
     let took = started.elapsed().as_secs_f64();
