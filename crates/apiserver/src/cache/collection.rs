@@ -427,3 +427,76 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::filter::{Field, FieldTest};
+
+    fn pods() -> Collection {
+        let selectable = vec![
+            Selectable::new("*spec.nodeName", &api::schema::any()),
+            Selectable::new("status.phase", &api::schema::any()),
+        ];
+        let pods = Collection::new("/registry/pods/".into(), selectable, Arc::new(|bytes| Ok(bytes.clone())));
+        pods.load(vec![put("a", 1, "n1")], 1);
+        pods
+    }
+
+    fn put(name: &str, revision: Revision, node: &str) -> KeyValue {
+        let json = format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}"}},"spec":{{"nodeName":"{node}"}},"status":{{"phase":"Running"}}}}"#
+        );
+        let key = format!("/registry/pods/ns/{name}").into();
+        KeyValue { key, value: json.into(), mod_revision: revision }
+    }
+
+    fn test(field: usize, value: &str) -> FieldTest {
+        FieldTest { field: Field::Selectable(field), value: value.into(), equal: true }
+    }
+
+    fn names(pods: &Collection, fields: &[FieldTest]) -> Vec<String> {
+        let filter = Filter { fields: fields.to_vec(), ..Filter::default() };
+        let (items, _) = pods.narrowed(&filter, 0);
+        items.values().map(|e| e.name().to_string()).collect()
+    }
+
+    #[test]
+    fn an_indexed_field_narrows_what_is_looked_through() {
+        let pods = pods();
+        let on = |node: &str| names(&pods, &[test(0, node)]);
+        for (name, revision, node) in [("b", 2, "n1"), ("c", 3, "n2"), ("d", 4, "")] {
+            pods.apply(&Event::Put(put(name, revision, node)));
+        }
+        assert_eq!(
+            (on("n1"), on("n2"), on("")),
+            (vec!["a".into(), "b".into()], vec!["c".into()], vec!["d".into()])
+        );
+        let (before, _) = pods.narrowed(&Filter { fields: vec![test(0, "n1")], ..Filter::default() }, 0);
+        pods.apply(&Event::Put(put("d", 5, "n2"))); // it is bound
+        pods.apply(&Event::Put(put("a", 6, "n1"))); // it changes
+        pods.apply(&Event::Delete { key: "/registry/pods/ns/b".into(), revision: 7 });
+        assert_eq!((on("n1"), on("n2"), on("")), (vec!["a".into()], vec!["c".into(), "d".into()], vec![]));
+        assert_eq!(before.len(), 2, "what was handed out does not change");
+        let (now, _) = pods.narrowed(&Filter { fields: vec![test(0, "n1")], ..Filter::default() }, 0);
+        assert_eq!(now.values().map(|e| e.revision).collect::<Vec<_>>(), [6]);
+        // Whatever is not indexed is looked for in everything.
+        assert_eq!(names(&pods, &[test(1, "Running")]).len(), 3);
+        assert_eq!(names(&pods, &[test(1, "Running"), test(0, "n2")]).len(), 3);
+        // Loaded anew, it is the same.
+        pods.load(vec![put("c", 3, "n2"), put("e", 8, "n3")], 9);
+        assert_eq!((on("n1"), on("n2"), on("n3")), (vec![], vec!["c".into()], vec!["e".into()]));
+    }
+
+    #[test]
+    fn the_past_ends_with_compaction() {
+        let pods = pods();
+        let (items, revision) = pods.snapshot(1);
+        pods.keep(items, revision);
+        pods.apply(&Event::Put(put("b", 2, "n1")));
+        assert_eq!(pods.at(1, 2).map(|items| items.len()), Some(1));
+        pods.compact(2);
+        assert!(pods.at(1, 2).is_none());
+        assert_eq!(pods.at(2, 2).map(|items| items.len()), Some(2));
+    }
+}
