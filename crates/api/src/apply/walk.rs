@@ -374,7 +374,7 @@ pub(super) fn merged(
                 let (a, b) = (lm.and_then(|m| m.get(name)), cm.and_then(|m| m.get(name)));
                 match merged(a, b, schema, atomic) {
                     None => {}
-                    Some(Value::Null) if !schema.custom => {}
+                    Some(Value::Null) if !keeps_nulls(schema) => {}
                     Some(v) => {
                         out.insert(name.clone(), v);
                     }
@@ -404,8 +404,13 @@ fn without_nulls(schema: &Schema) -> impl Fn(&Value) -> Value {
             other => other.clone(),
         }
     }
-    let plain = schema.custom || matches!(schema.shape, Shape::Any | Shape::Raw | Shape::FieldsV1);
+    let plain = keeps_nulls(schema);
     move |v| if plain { v.clone() } else { strip(v) }
+}
+
+/// Whether null is a value: where nobody has declared what may stand.
+fn keeps_nulls(schema: &Schema) -> bool {
+    schema.custom || matches!(schema.shape, Shape::Any | Shape::Raw | Shape::FieldsV1)
 }
 
 /// The items of both lists: those of the configuration in its order, the others where they were.

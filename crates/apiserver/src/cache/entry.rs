@@ -18,6 +18,8 @@ pub struct Entry {
     pub revision: Revision,
     /// Its JSON, with `metadata.resourceVersion`.
     pub json: Bytes,
+    /// Where the first member of its metadata stands in that.
+    metadata: u32,
     /// `metadata.labels`.
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// The values of the kind's selectable fields, in the kind's order.
@@ -60,10 +62,12 @@ impl Entry {
 
     /// An entry that is answered and not kept, so that no selector asks it anything.
     pub fn answer(key: Arc<str>, revision: Revision, stored: &[u8]) -> Self {
+        let (json, metadata) = with_revision(stored, revision);
         Entry {
             key,
             revision,
-            json: with_revision(stored, revision),
+            json,
+            metadata,
             labels: Box::default(),
             fields: Box::default(),
             protobuf: OnceLock::new(),
@@ -75,7 +79,7 @@ impl Entry {
     /// The same object as of another revision: how a deletion shows the last state.
     pub fn at(&self, revision: Revision) -> Self {
         let old = format!("\"resourceVersion\":\"{}\",", self.revision);
-        let start = metadata_start(&self.json);
+        let start = self.metadata as usize;
         let mut json = Vec::with_capacity(self.json.len() + 4);
         json.extend_from_slice(&self.json[..start]);
         json.extend_from_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
@@ -84,6 +88,7 @@ impl Entry {
             key: self.key.clone(),
             revision,
             json: json.into(),
+            metadata: self.metadata,
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             protobuf: OnceLock::new(),
@@ -95,13 +100,13 @@ impl Entry {
     /// Its JSON as an item of a typed list: without `apiVersion` and `kind`, which the list says. To be put after
     /// an opening brace.
     pub fn item(&self) -> &[u8] {
-        let start = metadata_start(&self.json).saturating_sub(METADATA.len());
+        let start = (self.metadata as usize).saturating_sub(METADATA.len());
         self.json.get(start..).unwrap_or_default()
     }
 
     /// Its metadata as JSON.
     pub fn metadata(&self) -> &str {
-        let start = metadata_start(&self.json).saturating_sub(1);
+        let start = (self.metadata as usize).saturating_sub(1);
         let rest = self.json.get(start..).unwrap_or_default();
         let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
         values.next().and_then(Result::ok).map_or("{}", RawValue::get)
@@ -109,9 +114,9 @@ impl Entry {
 
     /// The same revision of the object in another version.
     pub fn with_object(&self, value: &Value) -> Result<Self, serde_json::Error> {
-        let json = with_revision(&canonical(value)?, self.revision);
+        let (json, metadata) = with_revision(&canonical(value)?, self.revision);
         let (protobuf, protobuf_length) = (OnceLock::new(), OnceLock::new());
-        Ok(Entry { json, protobuf, protobuf_length, typed: OnceLock::new(), ..self.clone() })
+        Ok(Entry { json, metadata, protobuf, protobuf_length, typed: OnceLock::new(), ..self.clone() })
     }
 
     /// The namespace; empty for a cluster-scoped object.
@@ -198,8 +203,8 @@ fn metadata_start(json: &[u8]) -> usize {
     memchr::memmem::find(json, METADATA).map_or(json.len(), |at| at + METADATA.len())
 }
 
-/// Puts `metadata.resourceVersion` into JSON written by [`canonical`].
-pub fn with_revision(json: &[u8], revision: Revision) -> Bytes {
+/// Puts `metadata.resourceVersion` into JSON written by [`canonical`]. Answers also where it stands.
+fn with_revision(json: &[u8], revision: Revision) -> (Bytes, u32) {
     let start = metadata_start(json);
     let (head, tail) = json.split_at(start);
     let mut out = Vec::with_capacity(json.len() + 40);
@@ -207,7 +212,7 @@ pub fn with_revision(json: &[u8], revision: Revision) -> Bytes {
     let comma = if tail.first() == Some(&b'}') { "" } else { "," };
     out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\"{comma}").as_bytes());
     out.extend_from_slice(tail);
-    out.into()
+    (out.into(), u32::try_from(start).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
