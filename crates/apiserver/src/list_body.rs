@@ -31,10 +31,13 @@ pub enum Form {
     },
 }
 
+/// The objects of a list, in order.
+pub type Entries = Box<dyn Iterator<Item = Arc<Entry>> + Send>;
+
 /// The bytes of a list.
 pub struct ListBody {
     head: Option<Vec<u8>>,
-    items: std::vec::IntoIter<Arc<Entry>>,
+    items: Entries,
     tail: &'static [u8],
     form: Form,
     first: bool,
@@ -43,8 +46,8 @@ pub struct ListBody {
 
 impl ListBody {
     /// A list in JSON that starts with `head`, up to its `"items":[`.
-    pub fn json(head: Vec<u8>, items: Vec<Arc<Entry>>, form: Form) -> Self {
-        ListBody { head: Some(head), items: items.into_iter(), tail: b"]}\n", form, first: true, done: false }
+    pub fn json(head: Vec<u8>, items: Entries, form: Form) -> Self {
+        ListBody { head: Some(head), items, tail: b"]}\n", form, first: true, done: false }
     }
 
     /// A list in protobuf. `meta` is its ListMeta.
@@ -67,7 +70,14 @@ impl ListBody {
         let (mut head, tail) = protobuf::envelope(api_version, kind, length);
         protobuf::put_message(&mut head, 1, meta);
         let form = Form::Protobuf { schema, kept };
-        Ok(ListBody { head: Some(head), items: items.into_iter(), tail, form, first: true, done: false })
+        Ok(ListBody {
+            head: Some(head),
+            items: Box::new(items.into_iter()),
+            tail,
+            form,
+            first: true,
+            done: false,
+        })
     }
 
     /// Whether all of it is written.

@@ -2,7 +2,7 @@
 
 use crate::body::Body;
 use crate::cache::Entry;
-use crate::list_body::{Form, ListBody};
+use crate::list_body::{Entries, Form, ListBody};
 use crate::negotiate::{Format, View};
 use crate::tables;
 use crate::verbs::{Answer, Request, internal};
@@ -176,7 +176,7 @@ impl ListMeta {
     }
 }
 
-fn json_list(kind: &str, version: &str, meta: &ListMeta, items: Vec<Arc<Entry>>, form: Form) -> Answer {
+fn json_list(kind: &str, version: &str, meta: &ListMeta, items: Entries, form: Form) -> Answer {
     let mut head = format!("{{\"kind\":{kind:?},\"apiVersion\":{version:?},\"metadata\":").into_bytes();
     serde_json::to_writer(&mut head, &meta.to_value()).map_err(internal)?;
     head.extend_from_slice(b",\"items\":[");
@@ -196,25 +196,37 @@ pub fn metadata_head(version: &str) -> String {
 }
 
 /// A list as an answer.
-pub async fn list(request: &Request, mut items: Vec<Arc<Entry>>, meta: ListMeta) -> Answer {
+pub async fn list(
+    request: &Request,
+    items: impl Iterator<Item = Arc<Entry>> + Send + 'static,
+    meta: ListMeta,
+) -> Answer {
     let accepted = &request.accepted;
     let gvk = &request.face.gvk;
-    if accepted.view == View::Whole && request.face.facet.is_some() {
+    let kind = format!("{}List", gvk.kind);
+    let own = request.face.facet.is_none();
+    match (&accepted.view, accepted.format) {
+        (View::Whole, Format::Json) if own && !accepted.pretty => {
+            let form = if request.face.schema.custom { Form::Whole } else { Form::Typed };
+            return json_list(&kind, &gvk.api_version(), &meta, Box::new(items), form);
+        }
+        (View::Metadata(version), Format::Json) if !accepted.pretty => {
+            let form = Form::Metadata(metadata_head(version));
+            let kind = "PartialObjectMetadataList";
+            return json_list(kind, &format!("meta.k8s.io/{version}"), &meta, Box::new(items), form);
+        }
+        _ => {}
+    }
+    let mut items: Vec<Arc<Entry>> = items.collect();
+    if accepted.view == View::Whole && !own {
         items = items
             .iter()
             .map(|e| request.shown(e).map(|e| Arc::new(e.into_owned())))
             .collect::<Result<_, _>>()?;
     }
-    let kind = format!("{}List", gvk.kind);
     match (&accepted.view, accepted.format) {
         (View::Whole, Format::Json) if !accepted.pretty => {
-            let form = if request.face.schema.custom { Form::Whole } else { Form::Typed };
-            json_list(&kind, &gvk.api_version(), &meta, items, form)
-        }
-        (View::Metadata(version), Format::Json) if !accepted.pretty => {
-            let before = metadata_head(version);
-            let kind = "PartialObjectMetadataList";
-            json_list(kind, &format!("meta.k8s.io/{version}"), &meta, items, Form::Metadata(before))
+            json_list(&kind, &gvk.api_version(), &meta, Box::new(items.into_iter()), Form::Typed)
         }
         (View::Whole, Format::Protobuf) if !request.face.schema.custom => {
             let meta = api::protobuf::encode(&meta.to_value(), list_meta()?).map_err(internal)?;

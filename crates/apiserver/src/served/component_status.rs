@@ -39,7 +39,8 @@ pub async fn answer(request: &Request) -> Answer {
                 let selector = LabelSelector::parse(text).map_err(bad)?;
                 all.retain(|_| selector.matches(|_| None));
             }
-            respond::list(request, all, ListMeta { revision: 0, next: None, remaining: None }).await
+            respond::list(request, all.into_iter(), ListMeta { revision: 0, next: None, remaining: None })
+                .await
         }
         verb => Err(Status::method_not_supported(&request.face.group_resource, verb)),
     }

@@ -292,5 +292,6 @@ pub async fn delete_collection(request: Arc<Request>, body: Bytes) -> Answer {
             Err(e) => return Err(e),
         }
     }
-    respond::list(&request, wanted, respond::ListMeta { revision, next: None, remaining: None }).await
+    respond::list(&request, wanted.into_iter(), respond::ListMeta { revision, next: None, remaining: None })
+        .await
 }

@@ -85,10 +85,12 @@ pub async fn list(request: &Request) -> Answer {
             }
         }
     };
-    let mut items =
-        select(&snapshot, &filter, after.as_deref(), if limit > 0 { limit + 1 } else { usize::MAX });
     let mut meta = ListMeta { revision, next: None, remaining: None };
-    if limit > 0 && items.len() > limit {
+    if limit == 0 {
+        return respond::list(request, Selection::new(snapshot, filter, after), meta).await;
+    }
+    let mut items = select(&snapshot, &filter, after.as_deref(), limit + 1);
+    if items.len() > limit {
         items.truncate(limit);
         let last = items.last().map(|e| e.key.to_string()).unwrap_or_default();
         if filter.takes_all() {
@@ -98,7 +100,7 @@ pub async fn list(request: &Request) -> Answer {
         meta.next = Some(B64.encode(serde_json::to_vec(&token).map_err(internal)?));
         collection.keep(snapshot, revision);
     }
-    respond::list(request, items, meta).await
+    respond::list(request, items.into_iter(), meta).await
 }
 
 fn forbidden_match(why: &str) -> Status {
@@ -158,4 +160,75 @@ fn wanted<'a>(
     let start: Arc<str> = after.filter(|after| **after > *prefix).unwrap_or(&prefix).into();
     let from = items.range(start..).map(|(_, e)| e).skip_while(move |e| after == Some(&*e.key));
     Box::new(from.take_while(move |e| e.key.starts_with(&prefix)).filter(|e| filter.matches(e)))
+}
+
+/// [`select`] without an end, looked for while it is taken: a long list is not gathered before its first byte goes out.
+pub struct Selection {
+    items: Items,
+    filter: Filter,
+    after: Option<String>,
+    some: std::vec::IntoIter<Arc<Entry>>,
+    done: bool,
+}
+
+/// Objects that a [`Selection`] looks for at a time.
+const AT_A_TIME: usize = 64;
+
+impl Selection {
+    /// Of a snapshot what a filter wants, after a key.
+    pub fn new(items: Items, filter: Filter, after: Option<String>) -> Self {
+        Selection { items, filter, after, some: Vec::new().into_iter(), done: false }
+    }
+}
+
+impl Iterator for Selection {
+    type Item = Arc<Entry>;
+
+    fn next(&mut self) -> Option<Arc<Entry>> {
+        if let Some(entry) = self.some.next() {
+            return Some(entry);
+        }
+        if self.done {
+            return None;
+        }
+        let some = select(&self.items, &self.filter, self.after.as_deref(), AT_A_TIME);
+        self.done = some.len() < AT_A_TIME;
+        self.after = some.last().map(|e| e.key.to_string());
+        self.some = some.into_iter();
+        self.some.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_finds_what_is_found_at_once() {
+        for count in [0, 1, AT_A_TIME - 1, AT_A_TIME, AT_A_TIME + 1, AT_A_TIME * 2, AT_A_TIME * 3 + 7] {
+            let entries = (0..count).flat_map(|i| {
+                ["a", "b"].map(|namespace| {
+                    let key: Arc<str> = format!("{namespace}/{i:04}").into();
+                    (key.clone(), Arc::new(Entry::answer(key, 1, b"{}")))
+                })
+            });
+            let items: Items = entries.collect();
+            for (namespace, name) in
+                [(None, None), (Some("a"), None), (Some("b"), None), (Some("a"), Some("0000"))]
+            {
+                let filter = Filter {
+                    namespace: namespace.map(Into::into),
+                    name: name.map(Into::into),
+                    ..Filter::default()
+                };
+                for after in [None, Some("a/0001".to_string()), Some("b/0000".to_string())] {
+                    let keys =
+                        |found: Vec<Arc<Entry>>| found.iter().map(|e| e.key.clone()).collect::<Vec<_>>();
+                    let want = keys(select(&items, &filter, after.as_deref(), usize::MAX));
+                    let got = keys(Selection::new(items.clone(), filter.clone(), after.clone()).collect());
+                    assert_eq!(got, want, "{count} {namespace:?} {name:?} {after:?}");
+                }
+            }
+        }
+    }
 }
