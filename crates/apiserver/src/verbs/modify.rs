@@ -83,6 +83,15 @@ pub async fn modify(request: &Request, how: How<'_>, make: Make<'_>) -> Result<O
     for _ in 0..TRIES {
         let Some(old) = current else { return Ok(None) };
         let error = match attempt(request, how, make, &old).await {
+            Ok(Outcome::Kept(kept)) if Arc::ptr_eq(&kept, &old) => {
+                // Nothing was to be written, which holds only for the newest state.
+                let newest = from_store(request, &key).await?;
+                if newest.as_ref().is_some_and(|n| n.revision == old.revision) {
+                    return Ok(Some(Outcome::Kept(kept)));
+                }
+                current = newest;
+                continue;
+            }
             Ok(outcome) => return Ok(Some(outcome)),
             Err(Failed::Store(StoreError::Conflict(now))) => {
                 current = now.map(|kv| entry_of(request, &kv)).transpose()?;
