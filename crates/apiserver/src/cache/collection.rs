@@ -127,8 +127,18 @@ pub struct Collection {
     /// The fields that selectors may name.
     pub selectable: Vec<Selectable>,
     decode: Decode,
+    own: Mutex<HashMap<Arc<str>, Own>>,
     state: Mutex<State>,
 }
+
+/// What this server writes, until the store tells of it: it need not be decoded then.
+struct Own {
+    stored: Bytes,
+    json: Bytes,
+}
+
+/// Own writes remembered at a time.
+const OWN: usize = 1024;
 
 /// Makes stored bytes into canonical JSON.
 pub type Decode = Arc<dyn Fn(&Bytes) -> Result<Bytes, String> + Send + Sync>;
@@ -144,16 +154,38 @@ impl Collection {
     /// An empty collection that waits to be loaded.
     pub fn new(prefix: String, selectable: Vec<Selectable>, decode: Decode) -> Self {
         let state = State { early: Some(Vec::new()), ..State::default() };
-        Collection { prefix, selectable, decode, state: Mutex::new(state) }
+        Collection { prefix, selectable, decode, own: Mutex::default(), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn own(&self) -> MutexGuard<'_, HashMap<Arc<str>, Own>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what a write of this server makes of a key in the store, before it is tried.
+    pub fn expect(&self, key: &Arc<str>, stored: &Bytes, json: &Bytes) {
+        let mut own = self.own();
+        if own.len() == OWN {
+            own.clear();
+        }
+        own.insert(key.clone(), Own { stored: stored.clone(), json: json.clone() });
+    }
+
     fn entry(&self, kv: &KeyValue) -> Option<Arc<Entry>> {
         let key = kv.key.strip_prefix(&*self.prefix)?;
-        let entry = (self.decode)(&kv.value).and_then(|json| {
+        let own = self.own().remove(&kv.key).filter(|own| own.stored == kv.value);
+        if let Some(own) = &own {
+            debug_assert_eq!(
+                (self.decode)(&kv.value).as_ref(),
+                Ok(&own.json),
+                "what is kept reads otherwise"
+            );
+        }
+        let json = own.map_or_else(|| (self.decode)(&kv.value), |own| Ok(own.json));
+        let entry = json.and_then(|json| {
             Entry::new(key.into(), kv.mod_revision, &json, &self.selectable).map_err(|e| e.to_string())
         });
         entry.map(Arc::new).map_err(|e| tracing::error!(key = %kv.key, error = %e, "an object in the store can't be read; it is left out")).ok()

@@ -240,8 +240,12 @@ pub async fn commit(
             how.ttl_seconds
         })),
     };
+    let stored_key: Arc<str> = format!("{}{key}", collection.prefix).into();
+    if request.server.store.shared_with_upstream() {
+        collection.expect(&stored_key, &stored, &json);
+    }
     let commit = Commit {
-        key: format!("{}{key}", collection.prefix).into(),
+        key: stored_key,
         expect,
         change: Change::Put { value: stored, ttl },
         durability: if how.in_memory { Durability::Memory } else { Durability::Disk },
