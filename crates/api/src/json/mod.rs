@@ -80,7 +80,8 @@ pub(crate) fn depth(value: &Value) -> usize {
     }
 }
 
-fn syntax(bytes: &[u8], e: serde_json::Error) -> DecodeError {
+/// What a reader's error says of the bytes that it read.
+pub(crate) fn syntax(bytes: &[u8], e: serde_json::Error) -> DecodeError {
     let text = e.to_string();
     if e.is_eof() {
         DecodeError::Syntax("unexpected end of JSON input".into())

@@ -1,11 +1,11 @@
-//! JSON values to protobuf messages.
+//! JSON to protobuf messages.
 
 use super::MAX_DEPTH;
+use super::tree::{At, Node, Source, Tree};
 use crate::json::scalar;
 use crate::schema::{List, Or, Schema, Shape, Slot, Struct};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
 
 /// Why a value has no protobuf form.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -21,25 +21,48 @@ pub enum EncodeError {
         /// The type.
         go_type: String,
     },
+    /// What should be JSON is not.
+    #[error("{0}")]
+    Syntax(String),
     /// Objects within objects within objects.
     #[error("exceeded max depth")]
     TooDeep,
 }
 
-/// The message for a value, without the envelope.
-pub fn encode(value: &Value, schema: &Schema) -> Result<Vec<u8>, EncodeError> {
-    let mut out = Vec::with_capacity(512);
-    encode_into(&mut out, value, schema)?;
+/// An error on its way out: small, as there is hardly ever one.
+type Fault = Box<EncodeError>;
+
+/// The message for an object, without the envelope.
+pub fn encode(object: &(impl Source + ?Sized), schema: &Schema) -> Result<Vec<u8>, EncodeError> {
+    encode_new(&object.tree()?, schema)
+}
+
+/// Appends the message for an object.
+pub fn encode_into(
+    out: &mut Vec<u8>,
+    object: &(impl Source + ?Sized),
+    schema: &Schema,
+) -> Result<(), EncodeError> {
+    encode_tree(out, &object.tree()?, schema)
+}
+
+/// The message for a tree.
+pub(super) fn encode_new(tree: &Tree<'_>, schema: &Schema) -> Result<Vec<u8>, EncodeError> {
+    // about what a typical object takes, so that hardly any is moved while it grows
+    let mut out = Vec::with_capacity(tree.len() * 8);
+    encode_tree(&mut out, tree, schema)?;
     Ok(out)
 }
 
-/// Appends the message for a value.
-pub fn encode_into(out: &mut Vec<u8>, value: &Value, schema: &Schema) -> Result<(), EncodeError> {
+/// Appends the message for a tree.
+fn encode_tree(out: &mut Vec<u8>, tree: &Tree<'_>, schema: &Schema) -> Result<(), EncodeError> {
     match &schema.shape {
         Shape::Struct(s) if s.slots.is_empty() && !s.fields.is_empty() => {
             Err(EncodeError::NoProtobuf(schema.type_name().to_string()))
         }
-        _ => message(out, value, schema, 0),
+        _ => Encoder { out, tree, places: Vec::with_capacity(128) }
+            .message(tree.root(), schema, 0)
+            .map_err(|e| *e),
     }
 }
 
@@ -55,137 +78,15 @@ pub(crate) fn key(out: &mut Vec<u8>, tag: u32, wire: u32) {
     varint(out, u64::from(tag << 3 | wire));
 }
 
-fn mismatch(schema: &Schema) -> EncodeError {
-    EncodeError::Mismatch { field: String::new(), go_type: schema.go_type() }
+fn mismatch(schema: &Schema) -> Fault {
+    Fault::from(EncodeError::Mismatch { field: String::new(), go_type: schema.go_type() })
 }
 
-fn under(e: EncodeError, name: &str) -> EncodeError {
-    match e {
-        EncodeError::Mismatch { field, go_type } if field.is_empty() => {
-            EncodeError::Mismatch { field: name.into(), go_type }
-        }
-        EncodeError::Mismatch { field, go_type } => {
-            EncodeError::Mismatch { field: format!("{name}.{field}"), go_type }
-        }
-        other => other,
+fn under(mut e: Fault, name: &str) -> Fault {
+    if let EncodeError::Mismatch { field, .. } = &mut *e {
+        *field = if field.is_empty() { name.into() } else { format!("{name}.{field}") };
     }
-}
-
-/// A length-delimited field whose content `write` appends. The length goes in front once it is known.
-fn delimited(
-    out: &mut Vec<u8>,
-    tag: u32,
-    write: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-) -> Result<(), EncodeError> {
-    key(out, tag, 2);
-    let start = out.len();
-    out.push(0);
-    write(out)?;
-    let length = out.len() - start - 1;
-    if length < 0x80 {
-        out[start] = length as u8;
-        return Ok(());
-    }
-    let mut prefix = Vec::with_capacity(5);
-    varint(&mut prefix, length as u64);
-    out.splice(start..=start, prefix);
-    Ok(())
-}
-
-fn put(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
-    super::put_message(out, tag, bytes);
-}
-
-fn int(out: &mut Vec<u8>, tag: u32, n: i64) {
-    key(out, tag, 0);
-    varint(out, n as u64);
-}
-
-/// The content of a message.
-fn message(out: &mut Vec<u8>, value: &Value, schema: &Schema, depth: usize) -> Result<(), EncodeError> {
-    if depth > MAX_DEPTH {
-        return Err(EncodeError::TooDeep);
-    }
-    match (&schema.shape, value) {
-        (Shape::Struct(s), Value::Object(map)) => slots(out, map, s, &s.slots, depth),
-        (Shape::Quantity, Value::String(text)) => {
-            put(out, 1, text.as_bytes());
-            Ok(())
-        }
-        (Shape::IntOrString, Value::String(text)) => {
-            int(out, 1, 1);
-            int(out, 2, 0);
-            put(out, 3, text.as_bytes());
-            Ok(())
-        }
-        (Shape::IntOrString, Value::Number(n)) => {
-            int(out, 1, 0);
-            int(out, 2, n.as_i64().ok_or_else(|| mismatch(schema))?);
-            put(out, 3, b"");
-            Ok(())
-        }
-        (Shape::Time | Shape::MicroTime, Value::String(text)) => {
-            let t = scalar::parse_time(text).map_err(|_| mismatch(schema))?;
-            // floor, so that the nanoseconds are not negative
-            let mut seconds = t.as_second();
-            let mut nanos = t.subsec_nanosecond();
-            if nanos < 0 {
-                (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
-            }
-            int(out, 1, seconds);
-            int(out, 2, if matches!(schema.shape, Shape::Time) { 0 } else { i64::from(nanos) });
-            Ok(())
-        }
-        (Shape::Raw | Shape::Any | Shape::FieldsV1, value) => {
-            put(out, 1, &serde_json::to_vec(value).map_err(|_| mismatch(schema))?);
-            Ok(())
-        }
-        (Shape::Or(Or::Bool, _), Value::Bool(b)) => {
-            int(out, 1, i64::from(*b));
-            Ok(())
-        }
-        (Shape::Or(Or::Bool, props), value @ Value::Object(_)) => {
-            int(out, 1, 1);
-            delimited(out, 2, |out| message(out, value, props, depth + 1))
-        }
-        (Shape::Or(Or::Schemas, props), Value::Array(items)) => {
-            items.iter().try_for_each(|v| delimited(out, 2, |out| message(out, v, props, depth + 1)))
-        }
-        (Shape::Or(Or::Strings, _), Value::Array(items)) => items
-            .iter()
-            .try_for_each(|v| v.as_str().map(|t| put(out, 2, t.as_bytes())).ok_or_else(|| mismatch(schema))),
-        (Shape::Or(_, props), value @ Value::Object(_)) => {
-            delimited(out, 1, |out| message(out, value, props, depth + 1))
-        }
-        (Shape::List(list), Value::Array(items)) if list.wrapped => repeated(out, 1, items, list, depth),
-        _ => Err(mismatch(schema)),
-    }
-}
-
-fn slots(
-    out: &mut Vec<u8>,
-    map: &Map<String, Value>,
-    s: &Struct,
-    slots: &[Slot],
-    depth: usize,
-) -> Result<(), EncodeError> {
-    for slot in slots {
-        match slot {
-            Slot::Field(tag, at) => {
-                let Some(f) = s.fields.get(*at) else { continue };
-                let Some(value) = map.get(&*f.name).filter(|v| !v.is_null()) else { continue };
-                field(out, *tag, value, &f.schema, depth).map_err(|e| under(e, &f.name))?;
-            }
-            Slot::Inline(tag, inner) => {
-                let start = out.len();
-                delimited(out, *tag, |out| self::slots(out, map, s, inner, depth + 1))?;
-                if out.last() == Some(&0) && out.len() - start <= 4 && is_empty(&out[start..]) {
-                    out.truncate(start);
-                }
-            }
-        }
-    }
-    Ok(())
+    e
 }
 
 /// Whether an encoded field is a message of length zero.
@@ -194,47 +95,198 @@ fn is_empty(field: &[u8]) -> bool {
     field.get(key_end..) == Some(&[0])
 }
 
-/// A field with its key.
-fn field(
-    out: &mut Vec<u8>,
-    tag: u32,
-    value: &Value,
-    schema: &Schema,
-    depth: usize,
-) -> Result<(), EncodeError> {
-    match (&schema.shape, value) {
-        (Shape::String, Value::String(text)) => put(out, tag, text.as_bytes()),
-        (Shape::Int32 | Shape::Int64, Value::Number(n)) => {
-            int(out, tag, n.as_i64().ok_or_else(|| mismatch(schema))?)
-        }
-        (Shape::Bool, Value::Bool(b)) => int(out, tag, i64::from(*b)),
-        (Shape::Double, Value::Number(n)) => {
-            key(out, tag, 1);
-            out.extend_from_slice(&n.as_f64().ok_or_else(|| mismatch(schema))?.to_le_bytes());
-        }
-        (Shape::Bytes, Value::String(text)) => {
-            put(out, tag, &STANDARD.decode(text).map_err(|_| mismatch(schema))?)
-        }
-        (Shape::List(list), Value::Array(items)) if !list.wrapped => repeated(out, tag, items, list, depth)?,
-        (Shape::Map(item), Value::Object(map)) => {
-            for (k, v) in map {
-                delimited(out, tag, |out| {
-                    put(out, 1, k.as_bytes());
-                    field(out, 2, v, item, depth + 1)
-                })?;
-            }
-        }
-        _ => delimited(out, tag, |out| message(out, value, schema, depth + 1))?,
-    }
-    Ok(())
+struct Encoder<'o, 't> {
+    out: &'o mut Vec<u8>,
+    tree: &'t Tree<'t>,
+    /// Where the values of the structs' fields stand that are about to be written, those of the innermost at the
+    /// end. Zero is for those that are not there: that is where the root stands.
+    places: Vec<usize>,
 }
 
-fn repeated(
-    out: &mut Vec<u8>,
-    tag: u32,
-    items: &[Value],
-    list: &List,
-    depth: usize,
-) -> Result<(), EncodeError> {
-    items.iter().try_for_each(|item| field(out, tag, item, &list.item, depth))
+impl<'t> Encoder<'_, 't> {
+    fn put(&mut self, tag: u32, bytes: &[u8]) {
+        super::put_message(self.out, tag, bytes);
+    }
+
+    fn int(&mut self, tag: u32, n: i64) {
+        key(self.out, tag, 0);
+        varint(self.out, n as u64);
+    }
+
+    fn double(&mut self, tag: u32, n: f64) {
+        key(self.out, tag, 1);
+        self.out.extend_from_slice(&n.to_le_bytes());
+    }
+
+    /// A length-delimited field whose content `write` appends. The length goes in front once it is known.
+    fn delimited(
+        &mut self,
+        tag: u32,
+        write: impl FnOnce(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        key(self.out, tag, 2);
+        let start = self.out.len();
+        self.out.push(0);
+        write(self)?;
+        let end = self.out.len();
+        let length = end - start - 1;
+        if length >= 0x80 {
+            // room for the bytes of the length beyond the first
+            varint(self.out, length as u64 >> 7);
+            let room = self.out.len() - end;
+            self.out.copy_within(start + 1..end, start + 1 + room);
+        }
+        let mut rest = length;
+        for byte in self.out.iter_mut().skip(start) {
+            *byte = rest as u8 & 0x7f;
+            rest >>= 7;
+            if rest == 0 {
+                break;
+            }
+            *byte |= 0x80;
+        }
+        Ok(())
+    }
+
+    /// The content of a message.
+    fn message(&mut self, value: At<'t>, schema: &Schema, depth: usize) -> Result<(), Fault> {
+        if depth > MAX_DEPTH {
+            return Err(EncodeError::TooDeep.into());
+        }
+        match (&schema.shape, value.node()) {
+            (Shape::Struct(s), Node::Object(_)) => self.fields(value, s, depth),
+            _ => self.other(value, schema, depth),
+        }
+    }
+
+    /// The content of a message that is not a struct: apart, as it is rare and has much to remember.
+    #[inline(never)]
+    fn other(&mut self, value: At<'t>, schema: &Schema, depth: usize) -> Result<(), Fault> {
+        match (&schema.shape, value.node()) {
+            (Shape::Quantity, Node::Text(text)) => self.put(1, text.as_bytes()),
+            (Shape::IntOrString, Node::Text(text)) => {
+                self.int(1, 1);
+                self.int(2, 0);
+                self.put(3, text.as_bytes());
+            }
+            (Shape::IntOrString, Node::Int(n)) => {
+                self.int(1, 0);
+                self.int(2, *n);
+                self.put(3, b"");
+            }
+            (Shape::Time | Shape::MicroTime, Node::Text(text)) => {
+                let t = scalar::parse_time(text).map_err(|_| mismatch(schema))?;
+                // floor, so that the nanoseconds are not negative
+                let mut seconds = t.as_second();
+                let mut nanos = t.subsec_nanosecond();
+                if nanos < 0 {
+                    (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
+                }
+                self.int(1, seconds);
+                self.int(2, if matches!(schema.shape, Shape::Time) { 0 } else { i64::from(nanos) });
+            }
+            (Shape::Raw | Shape::Any | Shape::FieldsV1, _) => {
+                self.delimited(1, |this| {
+                    serde_json::to_writer(&mut *this.out, &value).map_err(|_| mismatch(schema))
+                })?;
+            }
+            (Shape::Or(Or::Bool, _), Node::Bool(b)) => self.int(1, i64::from(*b)),
+            (Shape::Or(Or::Bool, props), Node::Object(_)) => {
+                self.int(1, 1);
+                self.delimited(2, |this| this.message(value, props, depth + 1))?;
+            }
+            (Shape::Or(Or::Schemas, props), Node::List(_)) => {
+                for item in value.items() {
+                    self.delimited(2, |this| this.message(item, props, depth + 1))?;
+                }
+            }
+            (Shape::Or(Or::Strings, _), Node::List(_)) => {
+                for item in value.items() {
+                    self.put(2, item.text().ok_or_else(|| mismatch(schema))?.as_bytes());
+                }
+            }
+            (Shape::Or(_, props), Node::Object(_)) => {
+                self.delimited(1, |this| this.message(value, props, depth + 1))?;
+            }
+            (Shape::List(list), Node::List(_)) if list.wrapped => self.repeated(1, value, list, depth)?,
+            _ => return Err(mismatch(schema)),
+        }
+        Ok(())
+    }
+
+    /// The fields of a struct: found by name first, as they are written by tag.
+    fn fields(&mut self, value: At<'t>, s: &Struct, depth: usize) -> Result<(), Fault> {
+        let base = self.places.len();
+        self.places.resize(base + s.fields.len(), 0);
+        let mut next = 0;
+        for (name, value) in value.members() {
+            if let Some(i) = s.find(name, next) {
+                next = i + 1;
+                if let Some(place) = self.places.get_mut(base + i) {
+                    *place = if matches!(value.node(), Node::Null) { 0 } else { value.place };
+                }
+            }
+        }
+        let written = self.slots(base, s, &s.slots, depth);
+        self.places.truncate(base);
+        written
+    }
+
+    fn slots(&mut self, base: usize, s: &Struct, slots: &[Slot], depth: usize) -> Result<(), Fault> {
+        for slot in slots {
+            match slot {
+                Slot::Field(tag, at) => {
+                    let place = self.places.get(base + at).copied().unwrap_or(0);
+                    if let (1.., Some(f)) = (place, s.fields.get(*at)) {
+                        let value = self.tree.at(place);
+                        self.field(*tag, value, &f.schema, depth).map_err(|e| under(e, &f.name))?;
+                    }
+                }
+                Slot::Inline(tag, inner) => {
+                    let start = self.out.len();
+                    self.delimited(*tag, |this| this.slots(base, s, inner, depth + 1))?;
+                    if self.out.get(start..).is_some_and(is_empty) {
+                        self.out.truncate(start);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A field with its key.
+    fn field(&mut self, tag: u32, value: At<'t>, schema: &Schema, depth: usize) -> Result<(), Fault> {
+        match (&schema.shape, value.node()) {
+            (Shape::String, Node::Text(text)) => self.put(tag, text.as_bytes()),
+            (Shape::Int32 | Shape::Int64, Node::Int(n)) => self.int(tag, *n),
+            (Shape::Bool, Node::Bool(b)) => self.int(tag, i64::from(*b)),
+            (Shape::Double, Node::Int(n)) => self.double(tag, *n as f64),
+            (Shape::Double, Node::Large(n)) => self.double(tag, *n as f64),
+            (Shape::Double, Node::Float(n)) => self.double(tag, *n),
+            (Shape::Bytes, Node::Text(text)) => self.base64(tag, text, schema)?,
+            (Shape::List(list), Node::List(_)) if !list.wrapped => self.repeated(tag, value, list, depth)?,
+            (Shape::Map(item), Node::Object(_)) => self.map(tag, value, item, depth)?,
+            _ => self.delimited(tag, |this| this.message(value, schema, depth + 1))?,
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn base64(&mut self, tag: u32, text: &str, schema: &Schema) -> Result<(), Fault> {
+        self.delimited(tag, |this| STANDARD.decode_vec(text, this.out).map_err(|_| mismatch(schema)))
+    }
+
+    #[inline(never)]
+    fn map(&mut self, tag: u32, map: At<'t>, item: &Schema, depth: usize) -> Result<(), Fault> {
+        map.each_by_name(|name, value| {
+            self.delimited(tag, |this| {
+                this.put(1, name.as_bytes());
+                this.field(2, value, item, depth + 1)
+            })
+        })
+    }
+
+    fn repeated(&mut self, tag: u32, items: At<'t>, list: &List, depth: usize) -> Result<(), Fault> {
+        items.items().try_for_each(|item| self.field(tag, item, &list.item, depth))
+    }
 }

@@ -1,4 +1,5 @@
-//! Protobuf as upstream writes it, to and from JSON values. Start at [`to_wire`] and [`from_wire`].
+//! Protobuf as upstream writes it: made of JSON, be it text or a value, and read into values. Start at [`to_wire`]
+//! and [`from_wire`].
 //!
 //! Written is what is present: upstream also writes the zeros of fields it holds by value, but reads the
 //! absence the same way. On the way in such zeros are dropped again, as they would not be in its JSON.
@@ -7,11 +8,13 @@ mod decode;
 mod encode;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use crate::json::DecodeError;
 pub use decode::decode;
 pub use encode::{EncodeError, encode, encode_into};
 pub(crate) use encode::{key, varint};
+pub use tree::{Source, Tree};
 
 use crate::schema::Schema;
 pub(crate) use decode::Reader;
@@ -50,8 +53,7 @@ pub fn envelope(api_version: &str, kind: &str, length: usize) -> (Vec<u8>, &'sta
     let mut head = Vec::with_capacity(type_meta.len() + 20);
     head.extend_from_slice(MAGIC);
     put_message(&mut head, 1, &type_meta);
-    encode::key(&mut head, 2, 2);
-    encode::varint(&mut head, length as u64);
+    put_head(&mut head, 2, length);
     (head, TAIL)
 }
 
@@ -95,9 +97,19 @@ pub fn unwrap(bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
 }
 
 /// An object, from its JSON to its bytes on the wire.
-pub fn to_wire(value: &Value, schema: &Schema) -> Result<Vec<u8>, EncodeError> {
-    let meta = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
-    Ok(wrap(meta("apiVersion"), meta("kind"), &encode(value, schema)?))
+pub fn to_wire(object: &(impl Source + ?Sized), schema: &Schema) -> Result<Vec<u8>, EncodeError> {
+    let tree = object.tree()?;
+    let raw = encode::encode_new(&tree, schema)?;
+    let mut type_meta = [""; 2];
+    for (name, value) in tree.root().members() {
+        match name {
+            "apiVersion" => type_meta[0] = value.text().unwrap_or_default(),
+            "kind" => type_meta[1] = value.text().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    let [api_version, kind] = type_meta;
+    Ok(wrap(api_version, kind, &raw))
 }
 
 /// An object, from its bytes on the wire to its JSON.
@@ -124,16 +136,20 @@ pub fn from_wire(bytes: &[u8], schema: &Schema) -> Result<Value, DecodeError> {
 
 /// Appends a length-delimited field: bytes, text or a message. A list's item is field 2 of the list.
 pub fn put_message(out: &mut Vec<u8>, tag: u32, message: &[u8]) {
-    encode::key(out, tag, 2);
-    encode::varint(out, message.len() as u64);
+    put_head(out, tag, message.len());
     out.extend_from_slice(message);
+}
+
+/// Appends what stands before the content of a length-delimited field.
+pub fn put_head(out: &mut Vec<u8>, tag: u32, length: usize) {
+    encode::key(out, tag, 2);
+    encode::varint(out, length as u64);
 }
 
 /// How many bytes [`put_message`] takes for a message of this length.
 pub fn message_length(tag: u32, length: usize) -> usize {
     let mut head = Vec::with_capacity(16);
-    encode::key(&mut head, tag, 2);
-    encode::varint(&mut head, length as u64);
+    put_head(&mut head, tag, length);
     head.len() + length
 }
 

@@ -2,11 +2,25 @@ use super::*;
 use crate::schema::builtin;
 use crate::testing::{valid_kinds, value_of};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn kind(group: &str, version: &str, kind: &str) -> &'static Schema {
     builtin().kind_of(group, version, kind).expect("a built-in kind")
 }
+
+/// Kinds with numbers or text, base64, JSON schemas, embedded objects, quantities, microseconds, inline messages.
+const KINDS: [(&str, &str, &str); 10] = [
+    ("", "v1", "Pod"),
+    ("", "v1", "ConfigMap"),
+    ("", "v1", "Secret"),
+    ("", "v1", "Service"),
+    ("", "v1", "Event"),
+    ("apps", "v1", "Deployment"),
+    ("apps", "v1", "ControllerRevision"),
+    ("autoscaling", "v2", "HorizontalPodAutoscaler"),
+    ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+    ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy"),
+];
 
 /// Bytes as gogo writes them.
 #[test]
@@ -79,12 +93,10 @@ fn what_is_broken_is_refused() {
         json!({}),
         "unknown fields are passed over"
     );
-    assert!(
-        encode(&json!({"spec": {"containers": [{"image": 5}]}}), pod)
-            .unwrap_err()
-            .to_string()
-            .starts_with("spec.containers.image:")
-    );
+    let wrong = json!({"spec": {"containers": [{"image": 5}]}});
+    let refused = encode(&wrong, pod).unwrap_err();
+    assert!(refused.to_string().starts_with("spec.containers.image:"), "{refused}");
+    assert_eq!(encode(wrong.to_string().as_bytes(), pod), Err(refused));
     let table = kind("meta.k8s.io", "v1", "Table");
     assert!(encode(&json!({}), table).is_err());
     // JSON schemas within JSON schemas
@@ -107,8 +119,143 @@ fn packed_numbers_are_read() {
     assert_eq!(decode(b"\x20\x01\x20\xac\x02", schema).unwrap(), json!({"supplementalGroups": [1, 300]}));
 }
 
+/// Any JSON, as it stands in protobuf: as text that serde_json prints of a value.
+fn printed(text: &[u8]) -> Option<Vec<u8>> {
+    let value: Value = serde_json::from_slice(text).ok()?;
+    let mut out = Vec::new();
+    put_message(&mut out, 1, &serde_json::to_vec(&value).unwrap());
+    Some(out)
+}
+
+#[test]
+fn json_is_read_as_serde_json_reads_it() {
+    let any = crate::schema::any();
+    let nested = |n: usize| "[".repeat(n) + &"]".repeat(n);
+    let texts = r#"null|true|false|tru|nul|truefalse||  7 |0|-0|-1|-|00|01|1.|1.5|.5|1e3|1E+2|1e|1e999|-1.5e-7|+1|0x1
+123456789012345678|1234567890123456789|9223372036854775807|9223372036854775808|-9223372036854775808|-9223372036854775809
+18446744073709551615|18446744073709551616|0.1|100000000000000000000000|"|""|"a|"a"b|"\"|"\a"|"\/\b\f\n\r\t\"\\"|"\u0041"|"\u00e"
+"\u+041"|"\ud83d\ude00"|"\ud83d"|"\ud83dx"|"\ud83d\u0041"|"\ude00"|"\u12€"|"€\n😀"|"12345678\n12345678"|"1234567"|"1234567é"
+[]|[1]|[1,]|[,1]|[1 2]|[ 1 , 2 ]|[1|]|{}|{"a":1}|{"a":1,}|{,}|{"a"}|{"a":}|{"a" : 1 , "b":[{}]}|{a:1}|{1:1}|{"a":1 "b":2}|{"a":1|{"a"
+{"b":1,"a":2}|{"a":1,"a":2}|{"b":1,"a":2,"b":null}|{"a":{"z":1,"y":[true]},"a":{"y":0}}|{"\u0061":1,"a":2}|[1]]|{}x|"a\"#;
+    let mut texts: Vec<Vec<u8>> = texts.split(['|', '\n']).map(|t| t.as_bytes().to_vec()).collect();
+    texts.extend(
+        [
+            &b"\"a\nb\""[..],
+            b"\"\x7f\"",
+            b"\"12345678\x01\"",
+            b"\"\xff\"",
+            b"\"1234567\xc3\xa9\"",
+            b"\x00",
+            b"\"a\x00\"",
+        ]
+        .map(Vec::from),
+    );
+    texts.extend([1, 127, 128, 100_000].map(|n| nested(n).into()));
+    for text in texts {
+        let read = encode(&text[..], &any);
+        assert_eq!(read.clone().ok(), printed(&text), "{:?}: {read:?}", String::from_utf8_lossy(&text));
+        if let Ok(value) = serde_json::from_slice::<Value>(&text) {
+            assert_eq!(encode(&value, &any), read);
+        }
+    }
+    assert_eq!(encode(nested(200).as_bytes(), &any), Err(EncodeError::TooDeep));
+    let mut deep = json!({});
+    for _ in 0..200 {
+        deep = json!([deep]);
+    }
+    assert_eq!(encode(&deep, &any), Err(EncodeError::TooDeep));
+    let refused = encode(&b"{\"a\":"[..], &any).unwrap_err();
+    assert_eq!(refused.to_string(), "unexpected end of JSON input");
+}
+
+/// JSON with the members of all objects in the wrong order, with escapes and white space, and each there twice.
+fn disordered(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let escaped = |text: &str| {
+                text.chars()
+                    .map(|c| match c {
+                        'a'..='z' => format!("\\u{:04x}", u32::from(c)),
+                        '"' | '\\' => format!("\\{c}"),
+                        '\n' => "\\n".into(),
+                        c => c.into(),
+                    })
+                    .collect::<String>()
+            };
+            let member = |(name, v): (&String, &Value)| format!("\"{}\" :\t{}", escaped(name), disordered(v));
+            let first = members.iter().map(|(name, _)| format!("{}: [null]", json!(name)));
+            let all: Vec<_> = first.chain(members.iter().rev().map(member)).collect();
+            format!("{{{}\n}}", all.join(","))
+        }
+        Value::Array(items) => {
+            format!("[ {} ]", items.iter().map(disordered).collect::<Vec<_>>().join(" , "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The message of an object's text is that of its value, and is read as that value.
+fn check(value: &Value, schema: &Schema) {
+    let raw = encode(value, schema).unwrap();
+    assert_eq!(&decode(&raw, schema).unwrap(), value, "{}", schema.name);
+    let text = serde_json::to_vec(value).unwrap();
+    assert_eq!(encode(&text[..], schema).unwrap(), raw, "{}", schema.name);
+    assert_eq!(encode(disordered(value).as_bytes(), schema).unwrap(), raw, "{}", schema.name);
+    let mut appended = vec![1, 2];
+    encode_into(&mut appended, &text[..], schema).unwrap();
+    assert_eq!(appended[2..], raw);
+}
+
+/// One object of every kind that is served.
+#[test]
+fn every_kind_survives() {
+    let mut known = 0;
+    for doc in include_str!("../../../../tests/data/kinds.yaml").split("\n---\n") {
+        let mut value = crate::yaml::decode_any(doc.replace(": CSR", ": YQ==").as_bytes()).unwrap();
+        let text = |name: &str| value[name].as_str().unwrap().to_string();
+        let (gv, kind) = (crate::GroupVersion::parse(&text("apiVersion")), text("kind"));
+        let Some(schema) = builtin().kind_of(&gv.group, &gv.version, &kind) else { continue };
+        value = crate::json::check(value, schema).unwrap().value;
+        let wire = to_wire(&value, schema).unwrap();
+        assert_eq!(to_wire(&serde_json::to_vec(&value).unwrap()[..], schema).unwrap(), wire);
+        let read = from_wire(&wire, schema).unwrap();
+        assert_eq!((&read["apiVersion"], &read["kind"]), (&value["apiVersion"], &value["kind"]));
+        assert_eq!(to_wire(&read, schema).unwrap(), wire);
+        known += 1;
+    }
+    assert!(known > 50, "{known}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn text_and_value_have_one_message(kind in 0..valid_kinds().len(), seed in any::<u64>()) {
+        let schema = &valid_kinds()[kind];
+        check(&value_of(schema, seed), schema);
+    }
+
+    #[test]
+    fn those_with_much_in_them_too(at in 0..KINDS.len(), seed in any::<u64>()) {
+        let (group, version, name) = KINDS[at];
+        let schema = kind(group, version, name);
+        check(&value_of(schema, seed), schema);
+    }
+
+    #[test]
+    fn damaged_json_is_refused_as_serde_json_refuses_it(kind in 0..valid_kinds().len(), seed in any::<u64>(), byte in any::<u8>()) {
+        let schema = &valid_kinds()[kind];
+        let mut text = serde_json::to_vec(&value_of(schema, seed)).unwrap();
+        let at = seed as usize % text.len();
+        match seed % 3 {
+            0 => text.truncate(at),
+            1 => text[at] = byte,
+            _ => text.insert(at, byte & 0x7f),
+        }
+        prop_assert_eq!(encode(&text[..], &crate::schema::any()).ok(), printed(&text));
+        let value = serde_json::from_slice::<Value>(&text).ok();
+        prop_assert_eq!(encode(&text[..], schema).ok(), value.and_then(|v| encode(&v, schema).ok()));
+    }
 
     #[test]
     fn json_to_protobuf_and_back(kind in 0..valid_kinds().len(), seed in any::<u64>()) {

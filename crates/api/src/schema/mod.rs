@@ -130,6 +130,16 @@ pub struct Struct {
     pub preserve_unknown: bool,
     /// The places of [`Struct::printed`], once they were asked for.
     printed: OnceLock<Box<[usize]>>,
+    /// What [`Struct::find`] looks at first, once it was asked.
+    marks: OnceLock<Box<[u32]>>,
+}
+
+/// The length of a name, its first byte and its last: enough to tell a struct's fields apart, but for a few.
+#[inline]
+fn mark(name: &str) -> u32 {
+    let byte = |b: Option<&u8>| b.copied().map_or(0, u32::from);
+    let bytes = name.as_bytes();
+    (bytes.len() as u32) << 16 | byte(bytes.first()) << 8 | byte(bytes.last())
 }
 
 /// One field of a protobuf message.
@@ -292,6 +302,24 @@ impl Struct {
         };
         let all = || self.fields.iter().enumerate().filter(|(_, f)| is_printed(f)).map(|(i, _)| i).collect();
         self.printed.get_or_init(all).iter().filter_map(|i| self.fields.get(*i))
+    }
+
+    /// As [`Struct::index`], for who expects the field at `next` or soon after, as names come when they are sorted.
+    #[inline]
+    pub fn find(&self, name: &str, next: usize) -> Option<usize> {
+        let marks = self.marks.get_or_init(|| self.fields.iter().map(|f| mark(&f.name)).collect());
+        let mark = mark(name);
+        let mut from = next;
+        loop {
+            match marks.get(from..)?.iter().position(|m| *m == mark) {
+                Some(i) if self.fields.get(from + i).is_some_and(|f| f.name == name) => {
+                    return Some(from + i);
+                }
+                Some(i) => from += i + 1,
+                // names that are not sorted, or no such field
+                None => return self.index(name),
+            }
+        }
     }
 
     /// The place in [`Struct::fields`] of the field of this name.
