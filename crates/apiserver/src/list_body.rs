@@ -2,14 +2,14 @@
 
 use crate::cache::Entry;
 use api::protobuf;
-use api::schema::{Schema, SchemaRef};
-use bytes::{Bytes, BytesMut};
+use api::schema::SchemaRef;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Bytes gathered into one frame.
 const CHUNK: usize = 64 << 10;
-/// In lists up to this long, an object's protobuf is kept with it for the next who asks; those of longer lists
-/// are made to be sent and, once, for their length, so that memory does not grow with the list.
+/// In lists up to this long, which many ask for, an object's protobuf is kept with it for the next; those of longer
+/// lists are made to be sent and, once, for their length, so that memory does not grow with the list.
 const KEPT: usize = 5_000;
 /// Objects that are measured before others have their turn.
 const MEASURED: usize = 64;
@@ -22,13 +22,8 @@ pub enum Form {
     Typed,
     /// PartialObjectMetadata in JSON; this text stands before the metadata.
     Metadata(String),
-    /// Items of a list in protobuf.
-    Protobuf {
-        /// The kind's schema.
-        schema: SchemaRef,
-        /// Whether what is made is kept.
-        kept: bool,
-    },
+    /// Items of a list in protobuf, of this schema.
+    Protobuf(SchemaRef),
 }
 
 /// The objects of a list, in order.
@@ -62,14 +57,16 @@ impl ListBody {
         let mut length = protobuf::message_length(1, meta.len());
         for some in items.chunks(MEASURED) {
             for entry in some {
-                let measure = || wire(entry, &schema, kept).map(|wire| wire.len());
-                length += protobuf::message_length(2, entry.protobuf_length(measure)?);
+                if kept {
+                    entry.protobuf(&schema);
+                }
+                length += protobuf::message_length(2, entry.protobuf_length(&schema)?);
             }
             tokio::task::yield_now().await;
         }
         let (mut head, tail) = protobuf::envelope(api_version, kind, length);
         protobuf::put_message(&mut head, 1, meta);
-        let form = Form::Protobuf { schema, kept };
+        let form = Form::Protobuf(schema);
         Ok(ListBody {
             head: Some(head),
             items: Box::new(items.into_iter()),
@@ -90,7 +87,7 @@ impl ListBody {
         if self.done {
             return None;
         }
-        let mut chunk = BytesMut::with_capacity(CHUNK + 8192);
+        let mut chunk = Vec::with_capacity(CHUNK + 8192);
         if let Some(head) = self.head.take() {
             chunk.extend_from_slice(&head);
         }
@@ -100,7 +97,7 @@ impl ListBody {
                 self.done = true;
                 break;
             };
-            if !std::mem::take(&mut self.first) && !matches!(self.form, Form::Protobuf { .. }) {
+            if !std::mem::take(&mut self.first) && !matches!(self.form, Form::Protobuf(_)) {
                 chunk.extend_from_slice(b",");
             }
             match &self.form {
@@ -114,31 +111,57 @@ impl ListBody {
                     chunk.extend_from_slice(entry.metadata().as_bytes());
                     chunk.extend_from_slice(b"}");
                 }
-                Form::Protobuf { schema, kept } => match wire(&entry, schema, *kept) {
-                    Ok(wire) => {
-                        let mut item = Vec::with_capacity(wire.len() + 8);
-                        protobuf::put_message(&mut item, 2, &wire);
-                        chunk.extend_from_slice(&item);
-                    }
-                    Err(e) => {
+                Form::Protobuf(schema) => {
+                    let put = entry.protobuf_length(schema).and_then(|length| {
+                        protobuf::put_head(&mut chunk, 2, length);
+                        entry.put_protobuf(&mut chunk, schema)
+                    });
+                    if let Err(e) = put {
                         self.done = true;
                         return Some(Err(e));
                     }
-                },
+                }
             }
         }
-        Some(Ok(chunk.freeze()))
+        Some(Ok(chunk.into()))
     }
 }
 
-/// An object's own message.
-fn wire(entry: &Entry, schema: &Schema, kept: bool) -> Result<Bytes, protobuf::EncodeError> {
-    if !kept {
-        return Ok(protobuf::encode(&entry.value().unwrap_or_default(), schema)?.into());
-    }
-    let whole = entry.protobuf(|v| protobuf::to_wire(v, schema).ok());
-    match whole.as_ref().and_then(|w| Some(w.slice_ref(protobuf::unwrap(w).ok()?.raw))) {
-        Some(raw) => Ok(raw),
-        None => Ok(protobuf::encode(&entry.value().unwrap_or_default(), schema)?.into()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::entry::canonical;
+    use serde_json::json;
+
+    /// What stands before a list says how long it is, also where its objects' messages are made twice.
+    #[tokio::test]
+    async fn a_list_in_protobuf_is_read_as_it_was_written() {
+        let kind = |kind| api::schema::builtin().kind_of("", "v1", kind).unwrap();
+        for count in [0, 3, KEPT + 1] {
+            let object = |i: usize| {
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("a{i}"), "resourceVersion": "7"},
+                    "data": {"text": "\n".repeat(i % 300)}})
+            };
+            let entry = |i| Entry::answer("a".into(), 7, &canonical(&object(i)).unwrap());
+            let entries: Vec<_> = (0..count).map(|i| Arc::new(entry(i))).collect();
+            let schema = kind("ConfigMap").clone();
+            let mut list =
+                ListBody::protobuf("v1", "ConfigMapList", b"", entries.clone(), schema).await.unwrap();
+            let mut wire = Vec::new();
+            while let Some(frame) = list.frame() {
+                wire.extend_from_slice(&frame.unwrap());
+            }
+            let read = protobuf::from_wire(&wire, kind("ConfigMapList")).unwrap();
+            let items = read.get("items").and_then(|i| i.as_array()).cloned().unwrap_or_default();
+            assert_eq!(items.len(), count);
+            for (i, mut item) in items.into_iter().enumerate() {
+                (item["apiVersion"], item["kind"]) = ("v1".into(), "ConfigMap".into());
+                assert_eq!(item, object(i));
+            }
+            for entry in entries {
+                let wire = entry.protobuf(kind("ConfigMap")).unwrap();
+                assert_eq!(protobuf::from_wire(&wire, kind("ConfigMap")).unwrap(), entry.value().unwrap());
+            }
+        }
     }
 }

@@ -122,11 +122,12 @@ pub fn object(request: &Request, code: u16, entry: &Entry) -> Answer {
         }
         (View::Whole, Format::Protobuf) => {
             let entry = request.shown(entry)?;
-            match entry.protobuf(|v| api::protobuf::to_wire(v, &request.face.schema).ok()) {
-                Some(wire) if !request.face.schema.custom => {
-                    Ok(bytes(code, Format::Protobuf.media_type(), wire))
+            let schema = &request.face.schema;
+            match Some(&entry).filter(|_| !schema.custom).and_then(|entry| entry.protobuf(schema)) {
+                Some(wire) => Ok(bytes(code, Format::Protobuf.media_type(), wire)),
+                None => {
+                    Err(Status::not_acceptable("this resource has no protobuf form; use application/json"))
                 }
-                _ => Err(Status::not_acceptable("this resource has no protobuf form; use application/json")),
             }
         }
         (View::Whole, _) => value(request, code, &request.shown(entry)?.value().map_err(internal)?),

@@ -431,8 +431,8 @@ async fn take_address(
         "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}},
     });
     let json = crate::cache::entry::canonical(&value).map_err(internal)?.into();
-    let stored = crate::codec::encode(&*server.store, &value, &json, &resource.schema, &*resource.kind)
-        .map_err(internal)?;
+    let stored =
+        crate::codec::encode(&*server.store, &json, &resource.schema, &*resource.kind).map_err(internal)?;
     let commit = Commit {
         key: format!("{ADDRESSES}{address}").into(),
         expect: Expect::Absent,

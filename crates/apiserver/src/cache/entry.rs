@@ -1,7 +1,9 @@
 //! An object as the cache holds it: bytes, and the few values that selectors ask for.
 
 use super::pluck::{Selectable, pluck};
+use api::protobuf::{self, EncodeError};
 use api::read::Held;
+use api::schema::Schema;
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -139,21 +141,32 @@ impl Entry {
         serde_json::from_slice(&self.json)
     }
 
-    /// The length of its protobuf without the envelope, looked for once with `measure`.
-    pub fn protobuf_length<E>(&self, measure: impl FnOnce() -> Result<usize, E>) -> Result<usize, E> {
+    /// Its protobuf in the envelope, made on first demand and kept; `None` if its kind, which has this schema, has none.
+    pub fn protobuf(&self, schema: &Schema) -> Option<Bytes> {
+        let make = || protobuf::to_wire(&self.json[..], schema).ok().map(Bytes::from);
+        self.protobuf.get_or_init(make).clone()
+    }
+
+    /// Appends its protobuf without the envelope, and keeps nothing.
+    pub fn put_protobuf(&self, out: &mut Vec<u8>, schema: &Schema) -> Result<(), EncodeError> {
+        match self.protobuf.get().and_then(Option::as_ref).map(|wire| protobuf::unwrap(wire)) {
+            Some(Ok(envelope)) => out.extend_from_slice(envelope.raw),
+            _ => protobuf::encode_into(out, &self.json[..], schema)?,
+        }
+        Ok(())
+    }
+
+    /// The length of that, looked for once.
+    pub fn protobuf_length(&self, schema: &Schema) -> Result<usize, EncodeError> {
         match self.protobuf_length.get() {
             Some(length) => Ok(*length as usize),
             None => {
-                let length = measure()?;
-                let _ = self.protobuf_length.set(u32::try_from(length).unwrap_or(u32::MAX)); // someone else was quicker
-                Ok(length)
+                let mut out = Vec::with_capacity(self.json.len());
+                self.put_protobuf(&mut out, schema)?;
+                let _ = self.protobuf_length.set(u32::try_from(out.len()).unwrap_or(u32::MAX)); // someone else was quicker
+                Ok(out.len())
             }
         }
-    }
-
-    /// Its protobuf in the envelope, made by `encode` on first demand.
-    pub fn protobuf(&self, encode: impl FnOnce(&Value) -> Option<Vec<u8>>) -> Option<Bytes> {
-        self.protobuf.get_or_init(|| encode(&self.value().ok()?).map(Bytes::from)).clone()
     }
 }
 

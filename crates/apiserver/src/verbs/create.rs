@@ -226,11 +226,11 @@ pub async fn commit(
         };
         return Ok(entry(current));
     }
-    let stored =
-        match crate::codec::encode(&*request.server.store, value, &json, &resource.schema, &*resource.kind) {
-            Ok(stored) => stored,
-            Err(e) => return Ok(Err(internal(e))),
-        };
+    let stored = match crate::codec::encode(&*request.server.store, &json, &resource.schema, &*resource.kind)
+    {
+        Ok(stored) => stored,
+        Err(e) => return Ok(Err(internal(e))),
+    };
     let how = resource.kind.stored();
     let ttl = match how.ttl_seconds {
         0 => None,

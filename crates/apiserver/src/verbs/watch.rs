@@ -179,7 +179,7 @@ impl WatchBody {
         }
         if request.accepted.format == Format::Protobuf && request.accepted.view == View::Whole {
             let entry = request.shown(entry).ok()?;
-            let wire = entry.protobuf(|v| api::protobuf::to_wire(v, &request.face.schema).ok())?;
+            let wire = entry.protobuf(&request.face.schema)?;
             return Some(api::protobuf::watch_frame(kind.name(), &wire).into());
         }
         let object = match &request.accepted.view {
