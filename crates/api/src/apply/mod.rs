@@ -1,10 +1,13 @@
 //! Server-side apply: who owns which field of an object. Start at [`apply`], for `PATCH` with an applied
-//! configuration, and [`update`], which every other write goes through.
+//! configuration, and [`update`], which every other write goes through
+//! but for most that make an object: [`created`].
 
+mod created;
 mod entries;
 mod set;
 mod walk;
 
+pub use created::created;
 pub use set::FieldSet;
 
 use crate::schema::{Schema, SchemaRef};
@@ -119,23 +122,25 @@ impl Conflicts {
 /// What `kubectl apply` keeps of its last configuration.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Fields that nobody owns.
+/// Of metadata, what nobody owns.
+const UNOWNED: [&str; 9] = [
+    "f:name",
+    "f:namespace",
+    "f:creationTimestamp",
+    "f:selfLink",
+    "f:uid",
+    "f:clusterName",
+    "f:generation",
+    "f:managedFields",
+    "f:resourceVersion",
+];
+
+/// Takes out the fields that nobody owns.
 fn stripped(set: &mut FieldSet) {
     set.0.remove("f:apiVersion");
     set.0.remove("f:kind");
     let Some(Value::Object(metadata)) = set.0.get_mut("f:metadata") else { return };
-    for name in [
-        ".",
-        "f:name",
-        "f:namespace",
-        "f:creationTimestamp",
-        "f:selfLink",
-        "f:uid",
-        "f:clusterName",
-        "f:generation",
-        "f:managedFields",
-        "f:resourceVersion",
-    ] {
+    for name in UNOWNED.into_iter().chain(["."]) {
         metadata.remove(name);
     }
     if metadata.is_empty() {

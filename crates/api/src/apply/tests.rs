@@ -2,7 +2,7 @@ use super::*;
 use crate::schema::builtin;
 use crate::testing::{valid_kinds, value_of};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Map, json};
 
 fn by<'a>(manager: &'a str, api_version: &'a str) -> Author<'a> {
     let now = "2026-01-02T03:04:05Z".parse().unwrap();
@@ -303,4 +303,106 @@ proptest! {
         rest.add(&a.intersection(&b));
         prop_assert_eq!(rest, a);
     }
+}
+
+/// Both ways to say who owns a new object.
+fn created_both_ways(object: &Value, schema: &Schema, by: &Author<'_>) {
+    let mut tracked = object.clone();
+    update(None, &mut tracked, schema, by);
+    let want = entries::take(&mut tracked).map(|fields| fields.to_string());
+    let json = object.to_string();
+    let got = created(json.as_bytes(), schema, by).unwrap().map(|json| String::from_utf8(json).unwrap());
+    assert_eq!(got, want, "{json}");
+    if let Value::Object(object) = object {
+        // as the server writes it
+        let metadata = object.get("metadata").map(|m| format!("\"metadata\":{m},")).unwrap_or_default();
+        let others: Map<String, Value> =
+            object.iter().filter(|(k, _)| *k != "metadata").map(|(k, v)| (k.clone(), v.clone())).collect();
+        let others = Value::Object(others).to_string();
+        let json = format!("{{{metadata}{}", &others[1..]).replace(",}", "}");
+        if serde_json::from_str::<Value>(&json).is_ok_and(|v| v == Value::Object(object.clone())) {
+            let got = created(json.as_bytes(), schema, by).unwrap().map(|j| String::from_utf8(j).unwrap());
+            assert_eq!(got, want, "{json}");
+        }
+    }
+}
+
+#[test]
+fn a_created_object_is_owned_the_same_either_way() {
+    let reset = FieldSet::of_paths(&["status"]);
+    let deep = FieldSet::of_paths(&["spec.replicas"]);
+    let authors = [
+        by("a\"", "apps/v1"),
+        Author { reset: Some(&reset), manager: "", ..by("a", "v1") },
+        Author { reset: Some(&deep), subresource: "scale", ..by("a", "v1") },
+    ];
+    for schema in valid_kinds() {
+        for seed in 0..20 {
+            let mut object = value_of(&schema, seed * 7919 + 1);
+            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.remove("managedFields");
+            }
+            for author in &authors {
+                created_both_ways(&object, &schema, author);
+            }
+            crate::json::default(&mut object, &schema);
+            crate::json::omit_zeros(&mut object, &schema);
+            created_both_ways(&object, &schema, &authors[1]);
+        }
+    }
+}
+
+#[test]
+fn odd_objects_are_owned_the_same_either_way() {
+    let odd =
+        |spec: Value| json!({"kind": "Deployment", "metadata": {"name": "d", "labels": {}}, "spec": spec});
+    let pod = |spec: Value| odd(json!({"template": {"spec": spec}}));
+    let table = [
+        json!({}),
+        json!({"spec": {}, "status": {}}),
+        json!({"metadata": {"name": "x", "uid": "u"}, "spec": null, "unknown": 1}),
+        json!({"metadata": {"labels": {"a/b.c": "x", "\"": ""}, "finalizers": ["b", "a", "a", "\""]}}),
+        odd(json!({"template": {"metadata": {"managedFields": [{}], "name": "n"}}, "selector": {}})),
+        odd(json!({"template": null, "selector": null, "strategy": {"rollingUpdate": null}})),
+        odd(json!({"template": "text", "selector": [], "strategy": []})),
+        pod(json!({"containers": []})),
+        pod(json!({"containers": null})),
+        pod(json!({"containers": {"a": 1}})),
+        pod(
+            json!({"containers": [null, {}, [], "x", {"image": "none"}, {"name": null}, {"name": {"a": [1]}}]}),
+        ),
+        pod(
+            json!({"containers": [{"name": "b"}, {"name": "a", "env": []}, {"name": "b", "image": "again"}, {"name": "c"}]}),
+        ),
+        pod(
+            json!({"containers": [{"name": "b", "ports": [{"containerPort": 1}, {"containerPort": 1, "protocol": "UDP"},
+            {"protocol": "TCP", "containerPort": 1}, {"hostPort": 2}, {"containerPort": 0, "unknown": {}}]}]}),
+        ),
+        pod(
+            json!({"nodeSelector": {"b": "", "a": {}}, "affinity": {"nodeAffinity": {}}, "volumes": [{"name": "v", "emptyDir": {}}]}),
+        ),
+    ];
+    for object in &table {
+        created_both_ways(object, deployments(), &by("a", "apps/v1"));
+    }
+    let open_api = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "map": {"type": "object", "additionalProperties": {"type": "object", "x-kubernetes-map-type": "atomic"}},
+        "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "integer"}},
+        "keyed": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k", "d"],
+            "items": {"type": "object", "properties": {"k": {"type": "object"}, "d": {"type": "integer", "default": 7}}}},
+        "atomic": {"type": "object", "x-kubernetes-map-type": "atomic"},
+        "any": {"x-kubernetes-preserve-unknown-fields": true}}}}});
+    let table = [
+        json!({"metadata": {"name": "x"}, "other": {"a": {"b": [{}], "": null}}}),
+        json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"map": {"a": {"b": 1}, "c": null},
+            "set": [3, 1, 1, {}, null, "x"], "atomic": {"a": 1}, "any": {"b": {"c": []}, "a": 1}, "gone": 1}}),
+        json!({"spec": {"keyed": [{"k": {"a": 1}, "d": 1}, {"k": null}, {}, {"d": 7}, 5]}}),
+    ];
+    for preserve in [true, false] {
+        for open_api in [Some(&open_api), None] {
+            let schema = Schema::custom("example.com", "v1", "Thing", open_api, preserve).unwrap();
+            table.iter().for_each(|object| created_both_ways(object, &schema, &by("a", "example.com/v1")));
+        }
+    }
+    created_both_ways(&table[0], &crate::schema::any(), &by("a", "v1"));
 }

@@ -160,7 +160,7 @@ pub(super) fn compare(old: &Value, new: &Value, schema: &Schema) -> Difference {
 }
 
 /// What upstream, which compares Go structs, sees in place of a field that JSON leaves out of a struct.
-fn absent(f: &Field) -> Option<&'static Value> {
+pub(super) fn absent(f: &Field) -> Option<&'static Value> {
     static NULL: Value = Value::Null;
     match f.schema.shape {
         _ if f.schema.custom => None,
@@ -172,8 +172,12 @@ fn absent(f: &Field) -> Option<&'static Value> {
 
 pub(super) static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 
-fn held_by_value(s: &Struct) -> impl Iterator<Item = &Field> {
-    s.fields.iter().filter(|f| matches!(f.schema.shape, Shape::Struct(_)) && !f.pointer && !f.schema.custom)
+pub(super) fn held_by_value(s: &Struct) -> impl Iterator<Item = &Field> {
+    s.fields.iter().filter(|f| is_held_by_value(f))
+}
+
+pub(super) fn is_held_by_value(f: &Field) -> bool {
+    matches!(f.schema.shape, Shape::Struct(_)) && !f.pointer && !f.schema.custom
 }
 
 fn is_empty(v: Option<&Value>, form: &Form<'_>) -> bool {
@@ -195,7 +199,7 @@ fn keys<'a>(
 }
 
 /// All fields of a value that comes or goes as a whole.
-fn whole(value: &Value, schema: &Schema, atomic: bool) -> Tree {
+pub(super) fn whole(value: &Value, schema: &Schema, atomic: bool) -> Tree {
     let mut out = Tree::new();
     match (form(schema, atomic, [Some(value), None]), value) {
         (Form::Struct(s), Value::Object(map)) => {

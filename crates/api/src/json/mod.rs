@@ -9,6 +9,7 @@ mod zeros;
 
 pub use defaults::default;
 pub(crate) use node::{Context, Node};
+pub(crate) use print::text;
 pub use print::{Members, Printer, print};
 pub use zeros::{fill_condition_times, fill_times, omit_zeros};
 

@@ -481,7 +481,7 @@ fn unknown_variant(variant: &str) -> Error {
 }
 
 /// Writes text. Most has nothing in it to be escaped.
-fn text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
     let plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
     if text.bytes().all(plain) {
         out.push(b'"');
