@@ -174,7 +174,7 @@ impl Node<'_> {
                 continue;
             }
             let (schema, atomic) = field.map_or((&*untyped, false), |f| (&*f.schema, f.is_atomic()));
-            if let Some(keys) = keys.as_mut().filter(|keys| keys.names.iter().any(|key| *key == name)) {
+            if let Some(keys) = keys.as_mut().filter(|keys| keys.names.contains(&name)) {
                 let value: Value = map.next_value()?;
                 field_key(out, &name);
                 below(out, true, |out| tree(out, &whole(&value, schema, atomic)))
