@@ -4,11 +4,12 @@
 use super::set::{FieldSet, Tree, item_element};
 use super::walk::{EMPTY, absent, held_by_value, is_held_by_value, whole};
 use super::{Author, UNOWNED, entries};
-use crate::json::{scalar, text};
+use crate::json::{prefixed, scalar, text};
 use crate::schema::{Field, List, ListKind, Schema, Shape, Str, Struct, any};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// The managedFields of a new object, as JSON; `None` if it sets nothing that anyone owns. The object is given as
@@ -62,9 +63,7 @@ fn comma(out: &mut Vec<u8>) {
 /// Writes the element of a field.
 fn field_key(out: &mut Vec<u8>, name: &str) {
     comma(out);
-    let at = out.len() + 1;
-    text(out, name);
-    out.splice(at..at, *b"f:");
+    prefixed(out, "f:", name);
     out.push(b':');
 }
 
@@ -156,9 +155,10 @@ impl Node<'_> {
         let mut held: Option<Vec<u8>> = None;
         while let Some(name) = map.next_key_seed(Name)? {
             none = false;
-            if old == Old::Absent {
-                pass(out, s, &mut at, Some(&name)).map_err(A::Error::custom)?;
-            }
+            let field = match old {
+                Old::Absent => pass(out, s, &mut at, Some(&name)).map_err(A::Error::custom)?,
+                _ => s.field(&name),
+            };
             let managed = || &*name == "managedFields" && schema.type_name() == "ObjectMeta";
             let nobodys = match place {
                 Place::Root(reset) => {
@@ -168,7 +168,6 @@ impl Node<'_> {
                 Place::Metadata => UNOWNED.iter().any(|f| f.strip_prefix("f:") == Some(&*name)),
                 Place::Inner => false,
             };
-            let field = s.field(&name);
             if nobodys || field.is_none() && !s.preserve_unknown || old != Old::Absent && managed() {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -268,15 +267,28 @@ fn put_held(out: &mut Vec<u8>, held: &mut Option<Vec<u8>>) {
 }
 
 /// Passes the fields before `name`, and writes those that upstream holds by value: they come with what they are in.
-fn pass(out: &mut Vec<u8>, s: &Struct, at: &mut usize, name: Option<&str>) -> Result<(), serde_json::Error> {
-    while let Some(field) = s.fields.get(*at).filter(|f| name.is_none_or(|name| *f.name <= *name)) {
-        *at += 1;
-        if name != Some(&*field.name) && is_held_by_value(field) {
+/// Answers the one of that name.
+fn pass<'a>(
+    out: &mut Vec<u8>,
+    s: &'a Struct,
+    at: &mut usize,
+    name: Option<&str>,
+) -> Result<Option<&'a Field>, serde_json::Error> {
+    while let Some(field) = s.fields.get(*at) {
+        match name.map_or(Ordering::Less, |name| (*field.name).cmp(name)) {
+            Ordering::Less => *at += 1,
+            Ordering::Equal => {
+                *at += 1;
+                return Ok(Some(field));
+            }
+            Ordering::Greater => return Ok(None),
+        }
+        if is_held_by_value(field) {
             field_key(out, &field.name);
             below(out, true, |out| tree(out, &whole(&EMPTY, &field.schema, field.is_atomic())))?;
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {

@@ -9,8 +9,8 @@ mod zeros;
 
 pub use defaults::default;
 pub(crate) use node::{Context, Node};
-pub(crate) use print::text;
 pub use print::{Members, Printer, print};
+pub(crate) use print::{prefixed, text};
 pub use zeros::{fill_condition_times, fill_times, omit_zeros};
 
 use crate::schema::Schema;

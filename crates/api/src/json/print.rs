@@ -480,16 +480,24 @@ fn unknown_variant(variant: &str) -> Error {
     Error::custom(format!("{variant:?} has no form in an object"))
 }
 
-/// Writes text. Most has nothing in it to be escaped.
+/// Writes text.
 pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
-    let plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
-    if text.bytes().all(plain) {
+    prefixed(out, "", text);
+}
+
+/// Writes text behind a prefix in which nothing is to be escaped. Most text has nothing either, which is seen quickest
+/// by looking at all of it.
+pub(crate) fn prefixed(out: &mut Vec<u8>, prefix: &str, text: &str) {
+    let escaped = |b: &u8| (*b < 0x20) | (*b == b'"') | (*b == b'\\');
+    if text.as_bytes().iter().fold(false, |any, b| any | escaped(b)) {
+        let written = serde_json::to_writer(out, &[prefix, text].concat());
+        debug_assert!(written.is_ok(), "a vector takes everything");
+    } else {
+        out.reserve(prefix.len() + text.len() + 2);
         out.push(b'"');
+        out.extend_from_slice(prefix.as_bytes());
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
-    } else {
-        let written = serde_json::to_writer(out, text);
-        debug_assert!(written.is_ok(), "a vector takes everything");
     }
 }
 
