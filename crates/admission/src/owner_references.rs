@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 /// See the module.
 pub struct OwnerReferences;
 
-fn owners(object: Option<&Object>) -> Vec<OwnerReference> {
-    object.and_then(|o| o.meta().owner_references.clone()).unwrap_or_default()
+fn owners(object: Option<&Object>) -> &[OwnerReference] {
+    object.and_then(|o| o.meta().owner_references.as_deref()).unwrap_or_default()
 }
 
 impl Plugin for OwnerReferences {

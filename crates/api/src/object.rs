@@ -2,6 +2,7 @@
 //! Built-in kinds are held as their `k8s-openapi` struct, so that rules and admission plugins work with
 //! types; [`Custom`] holds the rest.
 
+use crate::json::Printer;
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,6 +17,10 @@ pub trait AnyObject: Any + Send + Sync {
     fn meta_mut(&mut self) -> &mut ObjectMeta;
     /// The object as JSON, with `apiVersion` and `kind`.
     fn to_value(&self) -> Result<Value, serde_json::Error>;
+    /// Its `apiVersion` and `kind`.
+    fn type_meta(&self) -> (&str, &str);
+    /// Writes it; `printer` leaves out those two and its metadata.
+    fn print_rest<'a>(&'a self, printer: Printer<'a>) -> Result<(), serde_json::Error>;
     /// A copy.
     fn clone_box(&self) -> Box<dyn AnyObject>;
     /// For [`Object::get`].
@@ -36,6 +41,12 @@ where
     }
     fn to_value(&self) -> Result<Value, serde_json::Error> {
         serde_json::to_value(self)
+    }
+    fn type_meta(&self) -> (&str, &str) {
+        (T::API_VERSION, T::KIND)
+    }
+    fn print_rest<'a>(&'a self, printer: Printer<'a>) -> Result<(), serde_json::Error> {
+        self.serialize(printer)
     }
     fn clone_box(&self) -> Box<dyn AnyObject> {
         Box::new(self.clone())
@@ -78,6 +89,15 @@ impl Object {
     /// The object as JSON, with `apiVersion` and `kind`.
     pub fn to_value(&self) -> Result<Value, serde_json::Error> {
         self.0.to_value()
+    }
+
+    /// Its `apiVersion` and `kind`.
+    pub fn type_meta(&self) -> (&str, &str) {
+        self.0.type_meta()
+    }
+
+    pub(crate) fn print_rest<'a>(&'a self, printer: Printer<'a>) -> Result<(), serde_json::Error> {
+        self.0.print_rest(printer)
     }
 
     /// The object, if it is a `T`.
@@ -129,6 +149,15 @@ impl AnyObject for Custom {
         let mut whole = self.rest.clone();
         whole.insert("metadata".into(), serde_json::to_value(&self.metadata)?);
         Ok(Value::Object(whole))
+    }
+    fn type_meta(&self) -> (&str, &str) {
+        let text = |name: &str| self.rest.get(name).and_then(Value::as_str).unwrap_or_default();
+        (text("apiVersion"), text("kind"))
+    }
+    fn print_rest<'a>(&'a self, printer: Printer<'a>) -> Result<(), serde_json::Error> {
+        let mut members = printer.members();
+        self.rest.iter().try_for_each(|(name, value)| members.member(name, value))?;
+        members.finish()
     }
     fn clone_box(&self) -> Box<dyn AnyObject> {
         Box::new(self.clone())

@@ -3,11 +3,13 @@
 
 mod defaults;
 mod node;
+mod print;
 pub(crate) mod scalar;
 mod zeros;
 
 pub use defaults::default;
 pub(crate) use node::{Context, Node};
+pub use print::{Members, Printer, print};
 pub use zeros::{fill_condition_times, fill_times, omit_zeros};
 
 use crate::schema::Schema;

@@ -291,16 +291,9 @@ impl Struct {
         self.index(name).and_then(|i| self.fields.get(i))
     }
 
-    /// The fields that upstream prints even when they are zero: structs that it holds by value, and numbers, truths
-    /// and text that it does not leave out.
+    /// The fields that upstream prints even when they are zero.
     pub fn printed(&self) -> impl Iterator<Item = &Field> {
-        let is_printed = |f: &Field| match f.schema.shape {
-            _ if f.pointer => false,
-            Shape::Struct(_) => true,
-            Shape::Int32 | Shape::Int64 | Shape::Bool | Shape::String => f.required || f.always,
-            _ => false,
-        };
-        let all = || self.fields.iter().enumerate().filter(|(_, f)| is_printed(f)).map(|(i, _)| i).collect();
+        let all = || self.fields.iter().enumerate().filter(|(_, f)| f.is_printed()).map(|(i, _)| i).collect();
         self.printed.get_or_init(all).iter().filter_map(|i| self.fields.get(*i))
     }
 
@@ -342,6 +335,17 @@ impl Field {
             default: None,
             merge_key: None,
             strategy: Strategy::default(),
+        }
+    }
+
+    /// Whether upstream prints it even when it is zero: structs that it holds by value, and numbers, truths and text
+    /// that it does not leave out.
+    pub fn is_printed(&self) -> bool {
+        match self.schema.shape {
+            _ if self.pointer => false,
+            Shape::Struct(_) => true,
+            Shape::Int32 | Shape::Int64 | Shape::Bool | Shape::String => self.required || self.always,
+            _ => false,
         }
     }
 

@@ -2,7 +2,6 @@
 
 use super::{Answer, Request, internal, store_failed, to_json};
 use crate::cache::Entry;
-use crate::cache::entry::canonical;
 use admission::Operation;
 use api::apply::FieldSet;
 use api::field::FieldErrors;
@@ -42,8 +41,11 @@ pub async fn create_value(request: &Request, mut value: Value, applied: bool) ->
     }
     api::json::default(&mut value, &resource.schema);
     api::json::omit_zeros(&mut value, &resource.schema);
-    let mut object = resource.kind.read(&value)?;
-    check_scope(request, &mut object)?;
+    let read = || {
+        let mut object = resource.kind.read(&value)?;
+        check_scope(request, &mut object).map(|()| object)
+    };
+    let object = read()?;
     see_namespace(request).await?;
     let generate = object.meta().name.as_ref().is_none_or(String::is_empty)
         && object.meta().generate_name.as_ref().is_some_and(|g| !g.is_empty());
@@ -51,8 +53,12 @@ pub async fn create_value(request: &Request, mut value: Value, applied: bool) ->
         return attempt(request, object, applied).await;
     }
     let mut last = String::new();
+    let mut first = Some(object);
     for _ in 0..GENERATE_TRIES {
-        let mut object = object.clone();
+        let mut object = match first.take() {
+            Some(object) => object,
+            None => read()?,
+        };
         let prefix: String =
             object.meta().generate_name.iter().flat_map(|g| g.chars()).take(MAX_PREFIX).collect();
         last = format!("{prefix}{}", api::names::random_suffix(&mut rand::rng(), SUFFIX));
@@ -99,15 +105,8 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
     kind.default(&mut object);
     let fields = match applied {
         true => None,
-        false => {
-            // What admission and the server itself add is nobody's.
-            let mut sent = to_json(request, &object)?;
-            if let (true, Value::Object(map)) = (kind.has_status(), &mut sent) {
-                map.remove("status");
-            }
-            request.track(None, &mut sent, "", &request.manager());
-            Some(take_fields(&mut sent))
-        }
+        // What admission and the server itself add is nobody's.
+        false => Some(owners(request, &object)?),
     };
     let admission = request.admission(Operation::Create, "", &name, None);
     request.server.admission.admit(&admission, Some(&mut object)).await?;
@@ -137,11 +136,8 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
     request.server.admission.validate(&admission, Some(&object)).await?;
     let dry_run = request.dry_run()?;
     let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
-    let mut value = to_json(request, &object)?;
-    if let Some(fields) = fields {
-        put_fields(&mut value, fields);
-    }
-    let outcome = commit(request, &name, Expect::Absent, &value, dry_run).await;
+    let json = api::json::print(&object, &resource.schema, fields.as_deref()).map_err(internal)?;
+    let outcome = commit(request, &name, Expect::Absent, json.into(), dry_run).await;
     if outcome.is_err() {
         claim.undo(&request.server).await;
     }
@@ -149,6 +145,17 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
         StoreError::Conflict(_) => Status::already_exists(&request.face.group_resource, &name),
         e => store_failed(e),
     })?
+}
+
+/// The managedFields of a new object, as JSON; empty for none.
+fn owners(request: &Request, object: &Object) -> Result<Vec<u8>, Status> {
+    let mut sent = to_json(request, object)?;
+    if let (true, Value::Object(map)) = (request.resource.kind.has_status(), &mut sent) {
+        map.remove("status");
+    }
+    request.track(None, &mut sent, "", &request.manager());
+    let fields = take_fields(&mut sent).map(|fields| serde_json::to_vec(&fields)).transpose();
+    fields.map(Option::unwrap_or_default).map_err(internal)
 }
 
 /// Takes an object's managedFields out.
@@ -199,20 +206,17 @@ pub fn uid() -> String {
     format!("{}-{}-{}-{}-{}", hex(&b[..4]), hex(&b[4..6]), hex(&b[6..8]), hex(&b[8..10]), hex(&b[10..]))
 }
 
-/// Writes an object if it is as expected. A dry run ends here, with the answer that would be given.
+/// Writes an object, given as canonical JSON, if it is as expected. A dry run ends here, with the answer that would be
+/// given.
 pub async fn commit(
     request: &Request,
     name: &str,
     expect: Expect,
-    value: &Value,
+    json: Bytes,
     dry_run: bool,
 ) -> Result<Result<Arc<Entry>, Status>, StoreError> {
     let resource = &request.resource;
     let key = resource.key(&request.info.namespace, name);
-    let json: Bytes = match canonical(value) {
-        Ok(json) => json.into(),
-        Err(e) => return Ok(Err(internal(e))),
-    };
     let collection = match resource.collection("update") {
         Ok(collection) => collection,
         Err(e) => return Ok(Err(e)),

@@ -4,6 +4,7 @@
 use super::create::{commit, group_kind, put_fields, take_fields};
 use super::{Request, internal, store_failed, to_json};
 use crate::cache::Entry;
+use crate::cache::entry::canonical;
 use admission::Operation;
 use api::Status;
 use api::field::{FieldErrors, FieldPath};
@@ -202,12 +203,15 @@ async fn attempt(
         let last = Entry::new(
             old_entry.key.clone(),
             outcome,
-            &crate::cache::entry::canonical(&value).map_err(internal)?,
+            &canonical(&value).map_err(internal)?,
             &resource.collection("delete")?.selectable,
         );
         return Ok(Outcome::Gone(Arc::new(last.map_err(internal)?)));
     }
-    let committed = commit(request, name, expect, &value, dry_run).await;
+    let committed = match canonical(&value) {
+        Ok(json) => commit(request, name, expect, json.into(), dry_run).await,
+        Err(e) => Ok(Err(internal(e))),
+    };
     if !matches!(committed, Ok(Ok(_))) {
         claim.undo(&request.server).await;
     }
