@@ -1,12 +1,14 @@
 //! JSON in and out of objects: one pass from bytes to a [`Value`] that obeys a [`Schema`]. Start at
 //! [`decode`]. Messages are those of upstream's strict decoder, since clients print them.
 
+mod buffer;
 mod defaults;
 mod node;
 mod print;
 pub(crate) mod scalar;
 mod zeros;
 
+pub use buffer::written;
 pub use defaults::default;
 pub(crate) use node::{Context, Node};
 pub use print::{Members, Printer, print};

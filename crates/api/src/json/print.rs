@@ -11,19 +11,20 @@ use serde_json::{Error, Value};
 /// resourceVersion, which the store's revision is. `fields` is JSON that stands in place of its managedFields;
 /// empty for none.
 pub fn print(object: &Object, schema: &Schema, fields: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(2048 + fields.map_or(0, <[u8]>::len));
     let schema = declared(schema);
-    let (api_version, kind) = object.type_meta();
-    out.extend_from_slice(b"{\"apiVersion\":");
-    text(&mut out, api_version);
-    out.extend_from_slice(b",\"kind\":");
-    text(&mut out, kind);
-    out.extend_from_slice(b",\"metadata\":");
     let metadata = schema.and_then(|s| s.field(METADATA)).and_then(|f| declared(&f.schema));
-    object.meta().serialize(Printer { out: &mut out, schema: metadata, part: Part::Metadata(fields) })?;
-    object.print_rest(Printer { out: &mut out, schema, part: Part::Rest })?;
-    out.push(b'}');
-    Ok(out)
+    let (api_version, kind) = object.type_meta();
+    super::written(|out| {
+        out.extend_from_slice(b"{\"apiVersion\":");
+        text(out, api_version);
+        out.extend_from_slice(b",\"kind\":");
+        text(out, kind);
+        out.extend_from_slice(b",\"metadata\":");
+        object.meta().serialize(Printer { out, schema: metadata, part: Part::Metadata(fields) })?;
+        object.print_rest(Printer { out, schema, part: Part::Rest })?;
+        out.push(b'}');
+        Ok(())
+    })
 }
 
 const METADATA: &str = "metadata";

@@ -173,39 +173,40 @@ impl Entry {
 /// An object's JSON in the order in which the server keeps it: `apiVersion`, `kind`, `metadata`, the
 /// rest; without resourceVersion, which the store's revision is.
 pub fn canonical(object: &Value) -> Result<Vec<u8>, serde_json::Error> {
-    let mut out = Vec::with_capacity(1024);
     let empty = serde_json::Map::new();
     let object = object.as_object().unwrap_or(&empty);
     let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
-    out.extend_from_slice(b"{\"apiVersion\":");
-    serde_json::to_writer(&mut out, text("apiVersion"))?;
-    out.extend_from_slice(b",\"kind\":");
-    serde_json::to_writer(&mut out, text("kind"))?;
-    out.extend_from_slice(b",\"metadata\":{");
-    let mut first = true;
-    for (name, value) in object.get("metadata").and_then(Value::as_object).into_iter().flatten() {
-        if name == "resourceVersion" || name == "selfLink" {
-            continue;
-        }
-        if !first {
-            out.push(b',');
-        }
-        first = false;
-        serde_json::to_writer(&mut out, name)?;
-        out.push(b':');
-        serde_json::to_writer(&mut out, value)?;
-    }
-    out.push(b'}');
-    for (name, value) in object {
-        if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
-            out.push(b',');
-            serde_json::to_writer(&mut out, name)?;
+    api::json::written(|out| {
+        out.extend_from_slice(b"{\"apiVersion\":");
+        serde_json::to_writer(&mut *out, text("apiVersion"))?;
+        out.extend_from_slice(b",\"kind\":");
+        serde_json::to_writer(&mut *out, text("kind"))?;
+        out.extend_from_slice(b",\"metadata\":{");
+        let mut first = true;
+        for (name, value) in object.get("metadata").and_then(Value::as_object).into_iter().flatten() {
+            if name == "resourceVersion" || name == "selfLink" {
+                continue;
+            }
+            if !first {
+                out.push(b',');
+            }
+            first = false;
+            serde_json::to_writer(&mut *out, name)?;
             out.push(b':');
-            serde_json::to_writer(&mut out, value)?;
+            serde_json::to_writer(&mut *out, value)?;
         }
-    }
-    out.push(b'}');
-    Ok(out)
+        out.push(b'}');
+        for (name, value) in object {
+            if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+                out.push(b',');
+                serde_json::to_writer(&mut *out, name)?;
+                out.push(b':');
+                serde_json::to_writer(&mut *out, value)?;
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    })
 }
 
 const METADATA: &[u8] = b"\"metadata\":{";
