@@ -166,7 +166,7 @@ impl Collection {
     }
 
     /// Says what a write of this server makes of a key in the store, before it is tried.
-    pub fn expect(&self, key: &Arc<str>, stored: &Bytes, json: &Bytes) {
+    pub fn will_write(&self, key: &Arc<str>, stored: &Bytes, json: &Bytes) {
         let mut own = self.own();
         if own.len() == OWN {
             own.clear();

@@ -246,7 +246,7 @@ pub async fn commit(
     };
     let stored_key: Arc<str> = format!("{}{key}", collection.prefix).into();
     if request.server.store.shared_with_upstream() {
-        collection.expect(&stored_key, &stored, &json);
+        collection.will_write(&stored_key, &stored, &json);
     }
     let commit = Commit {
         key: stored_key,

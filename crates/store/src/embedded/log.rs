@@ -101,13 +101,22 @@ impl Log {
         Ok(log)
     }
 
-    /// Reads everything again, after a [`Failure::Unknown`].
+    /// Reads everything again, after a [`Failure::Unknown`]. What was not synced is dropped: nobody was told that it is
+    /// on the disk, and of what the kernel failed to write it may show pages that are only in its memory.
     pub fn reopen(&mut self) -> Result<(), OpenError> {
+        let (id, synced) = (self.head.id, self.head.synced);
+        if synced > 0 {
+            let path = self.dir.join(name(id));
+            self.head.file.set_len(synced).map_err(|e| OpenError::file(&path, e))?;
+        }
         let revision = self.read().revision;
         let (mut index, head, reserved) = load(&self.dir)?;
         // What was seen is never taken back.
         index.revision = index.revision.max(revision);
         (self.head, self.reserved, self.cleaned) = (head, reserved, None);
+        if self.head.id == id {
+            self.head.synced = synced;
+        }
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
         self.reserve().map_err(|e| OpenError::file(&self.dir, e))
     }

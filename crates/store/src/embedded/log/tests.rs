@@ -28,6 +28,8 @@ enum Step {
     Restart {
         cleanly: bool,
     },
+    /// Nobody knows what of the last write is on the disk.
+    Reopen,
     /// The machine stops: of what was not synced a part is left, and some of that is not what was written.
     Crash {
         left: f64,
@@ -42,6 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => any::<bool>().prop_map(|durable| Step::Write { durable }),
         6 => Just(Step::Clean),
         1 => any::<bool>().prop_map(|cleanly| Step::Restart { cleanly }),
+        1 => Just(Step::Reopen),
         1 => (0.0..1.0f64, any::<bool>()).prop_map(|(left, garbled)| Step::Crash { left, garbled }),
     ];
     vec(step, 1..200)
@@ -175,6 +178,18 @@ impl Run {
                     assert_eq!(self.revision, self.handed_out.max(1));
                 }
             }
+            Step::Reopen => {
+                self.write(false);
+                self.log().reopen().unwrap();
+                let now = state(self.log());
+                assert!(self.past.contains(&now), "{now:?} never was");
+                let revision = self.log().read().revision;
+                self.revision = revision;
+                assert!(self.revision >= self.handed_out, "a revision is used twice");
+                self.pending.clear();
+                (self.written, self.open) = (now.clone(), now);
+                self.synced();
+            }
             Step::Crash { left, garbled } => {
                 let log = self.log.take().unwrap();
                 let (synced, length) = (log.head.synced, log.head.length);
@@ -274,4 +289,20 @@ fn a_segment_that_was_being_made_is_made_again() {
         assert_eq!((state(&log), log.head.id), (before.0.clone(), before.1 + 1));
     }
     assert_eq!(newest_file(dir.path()), next);
+}
+
+#[test]
+fn what_was_not_synced_is_dropped_when_it_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path(), SMALL).unwrap();
+    let first = log.read().revision + 1;
+    log.put("/r/a".into(), first, 0, b"synced");
+    log.write(first, true).unwrap();
+    log.put("/r/a".into(), first + 1, 0, b"not");
+    log.write(first + 1, false).unwrap();
+    log.reopen().unwrap();
+    assert_eq!(state(&log)["/r/a"].2, b"synced");
+    assert!(log.read().revision > first, "what was seen is not seen as new again");
+    drop(log);
+    assert_eq!(state(&Log::open(dir.path(), SMALL).unwrap())["/r/a"].2, b"synced");
 }
