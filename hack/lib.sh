@@ -117,6 +117,7 @@ cargo_shown() {
 target() { echo "${CARGO_TARGET_DIR:-$ROOT/target}"; }
 DAEMONS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy ferrokube-dns)
 build() { # build PROFILE
+  export FERROKUBE_COMMIT; FERROKUBE_COMMIT=$(git rev-parse --short=12 HEAD 2>/dev/null || true)
   say "building the daemons in the profile $1 (the first time takes minutes)"
   cargo_shown build --locked --profile "$1" $(printf -- '--bin %s ' "${DAEMONS[@]}") || die "the build failed"
 }

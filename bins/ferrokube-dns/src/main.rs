@@ -11,7 +11,8 @@ const NAME: &str = "ferrokube-dns";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match daemon::options(NAME, include_str!("flags.txt"), |o: &Options| o.v) {
+    match daemon::options(NAME, include_str!("flags.txt"), option_env!("FERROKUBE_COMMIT"), |o: &Options| o.v)
+    {
         Ok(options) => daemon::end(NAME, dns::run(options, daemon::shutdown()).await),
         Err(code) => code,
     }

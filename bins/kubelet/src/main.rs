@@ -9,7 +9,12 @@ const NAME: &str = "kubelet";
 // Pods are many and each does little: two threads serve them all, and each further one costs memory.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    let flags = match daemon::options(NAME, include_str!("flags.txt"), |f: &Flags| f.v) {
+    let flags = match daemon::options(
+        NAME,
+        include_str!("flags.txt"),
+        option_env!("FERROKUBE_COMMIT"),
+        |f: &Flags| f.v,
+    ) {
         Ok(flags) => flags,
         Err(code) => return code,
     };

@@ -3,6 +3,8 @@
 //! at [`Controller`] for a reconcile loop over them.
 //! Knows HTTP, resource versions, bookmarks and 410. Knows no kind's meaning.
 
+use kinds as _;
+
 mod body;
 mod config;
 mod connection;

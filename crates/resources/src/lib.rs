@@ -4,6 +4,8 @@
 //! the file of the kind you came for, such as `apps/deployment.rs`. Rules are plain functions over the
 //! `k8s-openapi` struct. Knows no server, no store and no request.
 
+use kinds as _;
+
 pub mod addresses;
 pub mod check;
 pub mod diff;
