@@ -109,12 +109,35 @@ pub struct Cluster {
     pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     /// Storage classes, by name.
     pub classes: HashMap<String, Arc<StorageClass>>,
+    /// What was decided about claims that their objects do not show yet, by namespace and name.
+    pub decided: HashMap<(String, String), Decided>,
+}
+
+/// Where a claim's volume will be.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// The node, of the first pod that was placed with it.
+    pub node: String,
+    /// The volume that is kept for it, if one was there.
+    pub volume: Option<String>,
+    /// The pod for which it was decided.
+    pub pod: String,
 }
 
 impl Cluster {
     /// How many nodes there are; rows without a node don't count.
     pub fn node_count(&self) -> usize {
         self.rows.iter().filter(|r| r.node.is_some()).count()
+    }
+
+    /// A claim shows what was decided about it, or is gone.
+    pub fn claim_told(&mut self, key: &(String, String)) {
+        self.decided.remove(key);
+    }
+
+    /// What was decided for a pod is off.
+    pub fn undecide(&mut self, pod: &str) {
+        self.decided.retain(|_, decided| decided.pod != pod);
     }
 
     /// A node's place in the columns.

@@ -1,10 +1,10 @@
 //! Flags and `KubeSchedulerConfiguration`, with upstream's names and defaults.
 
-use crate::plugins::{BUILT_IN, DEFAULT, Plugin};
+use crate::plugins::{ABSENT, BUILT_IN, DEFAULT, Plugin};
 use client::leader::LeaderConfig;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use std::collections::HashMap;
+use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,10 +37,6 @@ pub struct Options {
     pub tls_cert_file: Option<PathBuf>,
     #[arg(long)]
     pub tls_private_key_file: Option<PathBuf>,
-    #[arg(long)]
-    pub cert_dir: Option<PathBuf>,
-    #[arg(long)]
-    pub client_ca_file: Option<PathBuf>,
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub leader_elect: Option<bool>,
     #[arg(long)]
@@ -55,14 +51,6 @@ pub struct Options {
     pub leader_elect_resource_name: Option<String>,
     #[arg(long)]
     pub leader_elect_resource_namespace: Option<String>,
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub profiling: Option<bool>,
-    #[arg(long)]
-    pub kube_api_qps: Option<f32>,
-    #[arg(long)]
-    pub kube_api_burst: Option<i32>,
-    #[arg(long)]
-    pub feature_gates: Option<String>,
     /// How much to log
     #[arg(short, long, default_value_t = 2)]
     pub v: u8,
@@ -113,8 +101,29 @@ struct Connection {
 struct ProfileFile {
     scheduler_name: Option<String>,
     percentage_of_nodes_to_score: Option<i32>,
-    plugins: HashMap<String, PluginSet>,
+    plugins: Points,
     plugin_config: Vec<PluginConfig>,
+}
+
+/// The extension points, by upstream's names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Points {
+    pre_enqueue: PluginSet,
+    queue_sort: PluginSet,
+    pre_filter: PluginSet,
+    filter: PluginSet,
+    post_filter: PluginSet,
+    pre_score: PluginSet,
+    score: PluginSet,
+    reserve: PluginSet,
+    permit: PluginSet,
+    pre_bind: PluginSet,
+    bind: PluginSet,
+    post_bind: PluginSet,
+    multi_point: PluginSet,
+    placement_generate: PluginSet,
+    placement_score: PluginSet,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,7 +144,7 @@ struct PluginRef {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct PluginConfig {
     name: String,
-    args: Option<IgnoredAny>,
+    args: Option<Value>,
 }
 
 /// A scheduler by name, and the plugins it has.
@@ -145,6 +154,8 @@ pub struct Profile {
     pub name: String,
     /// Its plugins.
     pub plugins: Vec<Plugin>,
+    /// Whether pods may be preempted for its pods (DefaultPreemption).
+    pub preempts: bool,
 }
 
 /// What file and flags come to.
@@ -213,6 +224,45 @@ impl Config {
         if f.extenders.is_some_and(|e| !e.is_empty()) {
             return Err(invalid("extenders", "", "extenders are not supported"));
         }
+        let sampling =
+            std::iter::once(("percentageOfNodesToScore".to_owned(), f.percentage_of_nodes_to_score)).chain(
+                f.profiles.iter().enumerate().map(|(i, p)| {
+                    (format!("profiles[{i}].percentageOfNodesToScore"), p.percentage_of_nodes_to_score)
+                }),
+            );
+        for (at, percent) in sampling {
+            if let Some(percent) = percent.filter(|p| *p != 0) {
+                return Err(invalid(
+                    at,
+                    percent.to_string(),
+                    "is not supported yet: leave it out, or 0, for what fits the cluster's size",
+                ));
+            }
+        }
+        let (first, last) =
+            (f.pod_initial_backoff_seconds.unwrap_or(1), f.pod_max_backoff_seconds.unwrap_or(10));
+        if first == 0 || last < first {
+            return Err(invalid(
+                "podInitialBackoffSeconds",
+                first.to_string(),
+                "must be above 0 and not above podMaxBackoffSeconds",
+            ));
+        }
+        // What concerns the speed of upstream's client and threads means nothing here.
+        let idle = [
+            ("parallelism", f.parallelism.is_some()),
+            ("enableContentionProfiling", f.enable_contention_profiling == Some(true)),
+            ("enableProfiling", f.enable_profiling == Some(true)),
+            ("delayCacheUntilActive", f.delay_cache_until_active.is_some()),
+            ("clientConnection.qps", f.client_connection.qps.is_some()),
+            ("clientConnection.burst", f.client_connection.burst.is_some()),
+            ("clientConnection.contentType", !f.client_connection.content_type.is_empty()),
+            ("clientConnection.acceptContentTypes", !f.client_connection.accept_content_types.is_empty()),
+        ];
+        let idle: Vec<&str> = idle.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        if !idle.is_empty() {
+            tracing::warn!("fields without effect in this scheduler: {}", idle.join(" "));
+        }
         let mut profiles: Vec<Profile> = Vec::new();
         for (i, p) in f.profiles.iter().enumerate() {
             let profile = profile(i, p)?;
@@ -222,7 +272,11 @@ impl Config {
             profiles.push(profile);
         }
         if profiles.is_empty() {
-            profiles.push(Profile { name: "default-scheduler".into(), plugins: DEFAULT.to_vec() });
+            profiles.push(Profile {
+                name: "default-scheduler".into(),
+                plugins: DEFAULT.to_vec(),
+                preempts: true,
+            });
         }
         let e = &f.leader_election;
         let election = match o.leader_elect.or(e.leader_elect).unwrap_or(true) {
@@ -283,78 +337,154 @@ impl Config {
             profiles,
             election,
             serve: (o.secure_port != 0).then(|| SocketAddr::new(o.bind_address, o.secure_port)),
-            first_backoff: Duration::from_secs(f.pod_initial_backoff_seconds.unwrap_or(1)),
-            max_backoff: Duration::from_secs(f.pod_max_backoff_seconds.unwrap_or(10)),
+            first_backoff: Duration::from_secs(first),
+            max_backoff: Duration::from_secs(last),
         })
     }
 }
 
-/// The default plugins, without those that are disabled, with the weights that are given. All other
-/// extension points of a plugin go with its Filter or Score.
+/// What `set` and behind it `multiPoint` say of a plugin at one extension point: `None` if it is off, else its weight if one is
+/// given. The point's own words count more, and what is enabled by name counts more than `*` (upstream: expandMultiPointPlugins).
+fn at_point(name: &str, set: &PluginSet, multi: &PluginSet) -> Option<Option<i64>> {
+    let weight =
+        |refs: &[PluginRef]| refs.iter().find(|r| r.name == name).map(|r| r.weight.filter(|w| *w > 0));
+    let off = |refs: &[PluginRef]| refs.iter().any(|r| r.name == name || r.name == "*");
+    if let Some(weight_here) = weight(&set.enabled) {
+        return Some(weight_here.or_else(|| weight(&multi.enabled).flatten()));
+    }
+    if off(&set.disabled) {
+        return None;
+    }
+    if let Some(weight) = weight(&multi.enabled) {
+        return Some(weight);
+    }
+    (!off(&multi.disabled)).then_some(None)
+}
+
+/// The default plugins, without those that are disabled, with the weights that are given.
 fn profile(i: usize, p: &ProfileFile) -> Result<Profile, ConfigError> {
     let name = p.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".into());
+    let points = &p.plugins;
+    let at = |point: &str| format!("profiles[{i}].plugins.{point}");
+    for (point, set) in [
+        ("preFilter", &points.pre_filter),
+        ("filter", &points.filter),
+        ("postFilter", &points.post_filter),
+        ("preScore", &points.pre_score),
+        ("score", &points.score),
+        ("multiPoint", &points.multi_point),
+        ("preEnqueue", &points.pre_enqueue),
+        ("queueSort", &points.queue_sort),
+        ("reserve", &points.reserve),
+        ("permit", &points.permit),
+        ("preBind", &points.pre_bind),
+        ("bind", &points.bind),
+        ("postBind", &points.post_bind),
+        ("placementGenerate", &points.placement_generate),
+        ("placementScore", &points.placement_score),
+    ] {
+        let known = |name: &str| DEFAULT.iter().any(|p| p.name == name) || BUILT_IN.contains(&name);
+        for r in &set.enabled {
+            if !known(&r.name) {
+                return Err(invalid(at(point) + ".enabled", &r.name, "no such plugin"));
+            }
+            if r.weight.is_some_and(|w| !(0..=100).contains(&w)) {
+                return Err(invalid(at(point) + ".enabled", &r.name, "its weight must be from 0 to 100"));
+            }
+            if ABSENT.contains(&r.name.as_str()) {
+                return Err(invalid(at(point) + ".enabled", &r.name, "this plugin is not supported yet"));
+            }
+        }
+        for r in &set.disabled {
+            if r.name != "*" && !known(&r.name) {
+                return Err(invalid(at(point) + ".disabled", &r.name, "no such plugin"));
+            }
+        }
+        // What a plugin does at these points can't be taken from it here.
+        let fixed = match point {
+            "preEnqueue" => &["SchedulingGates"][..],
+            "queueSort" => &["PrioritySort"],
+            "reserve" | "preBind" => &["VolumeBinding"],
+            "bind" => &["DefaultBinder"],
+            "multiPoint" => &["SchedulingGates", "PrioritySort", "DefaultBinder"],
+            _ => &[],
+        };
+        let gone = |name: &&&str| {
+            set.disabled.iter().any(|r| r.name == "*" || r.name == **name)
+                && !set.enabled.iter().chain(&points.multi_point.enabled).any(|r| r.name == **name)
+        };
+        if let Some(name) = fixed.iter().find(gone) {
+            return Err(invalid(
+                at(point) + ".disabled",
+                *name,
+                "this plugin can't be disabled here; name it among the enabled ones if all others are to go",
+            ));
+        }
+    }
     let mut plugins = DEFAULT.to_vec();
-    let known = |name: &str| DEFAULT.iter().any(|p| p.name == name) || BUILT_IN.contains(&name);
-    const POINTS: [&str; 14] = [
-        "preEnqueue",
-        "queueSort",
-        "preFilter",
-        "filter",
-        "postFilter",
-        "preScore",
-        "score",
-        "reserve",
-        "permit",
-        "preBind",
-        "bind",
-        "postBind",
-        "multiPoint",
-        "placementGenerate",
-    ];
-    for (point, set) in &p.plugins {
-        let at = format!("profiles[{i}].plugins.{point}");
-        if !POINTS.contains(&point.as_str()) {
-            return Err(invalid(at, point, "no such extension point"));
+    for plugin in &mut plugins {
+        let on = |set| at_point(plugin.name, set, &points.multi_point);
+        let (prepares, filters) = (on(&points.pre_filter).is_some(), on(&points.filter).is_some());
+        if filters && !prepares {
+            return Err(invalid(
+                at("preFilter") + ".disabled",
+                plugin.name,
+                "its filter needs it: disable both",
+            ));
         }
-        for d in &set.disabled {
-            if d.name != "*" && !known(&d.name) {
-                return Err(invalid(format!("{at}.disabled"), &d.name, "no such plugin"));
-            }
-            for plugin in plugins.iter_mut().filter(|p| d.name == "*" || d.name == p.name) {
-                if matches!(point.as_str(), "filter" | "multiPoint" | "preFilter") {
-                    plugin.filter = |_, _| crate::framework::Prepared::Skip;
-                }
-                if matches!(point.as_str(), "score" | "multiPoint" | "preScore") {
-                    plugin.weight = 0;
-                }
-            }
+        if !filters {
+            plugin.filter = |_, _| crate::framework::Prepared::Skip;
         }
-        for e in &set.enabled {
-            let Some(default) = DEFAULT.iter().find(|p| p.name == e.name) else {
-                if known(&e.name) {
-                    continue;
-                }
-                return Err(invalid(format!("{at}.enabled"), &e.name, "no such plugin"));
-            };
-            for plugin in plugins.iter_mut().filter(|p| p.name == e.name) {
-                if matches!(point.as_str(), "filter" | "multiPoint") {
-                    plugin.filter = default.filter;
-                }
-                if matches!(point.as_str(), "score" | "multiPoint") {
-                    plugin.weight = e.weight.filter(|w| *w > 0).unwrap_or(default.weight);
-                }
-            }
-        }
+        plugin.weight = match (on(&points.score), on(&points.pre_score)) {
+            (Some(weight), Some(_)) => weight.unwrap_or(plugin.weight),
+            _ => 0,
+        };
     }
+    let preempts = at_point("DefaultPreemption", &points.post_filter, &points.multi_point).is_some();
     for c in &p.plugin_config {
-        if !known(&c.name) {
-            return Err(invalid(format!("profiles[{i}].pluginConfig"), &c.name, "no such plugin"));
-        }
-        if c.args.is_some() {
-            tracing::warn!("profiles[{i}].pluginConfig: arguments of {} are not used", c.name);
+        plugin_arguments(&format!("profiles[{i}].pluginConfig"), c)?;
+    }
+    Ok(Profile { name, plugins, preempts })
+}
+
+/// Arguments that plugins have by themselves (upstream: apis/config/v1/defaults.go). Other values are not supported yet.
+const ARGUMENTS: &str = r#"{
+    "DefaultPreemption": {"minCandidateNodesPercentage": 10, "minCandidateNodesAbsolute": 100},
+    "InterPodAffinity": {"hardPodAffinityWeight": 1, "ignorePreferredTermsOfExistingPods": false},
+    "NodeAffinity": {"addedAffinity": null},
+    "NodeResourcesBalancedAllocation": {"resources": [{"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1}]},
+    "NodeResourcesFit": {"ignoredResources": [], "ignoredResourceGroups": [], "scoringStrategy":
+        {"type": "LeastAllocated", "resources": [{"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1}], "requestedToCapacityRatio": null}},
+    "PodTopologySpread": {"defaultConstraints": [], "defaultingType": "System"},
+    "VolumeBinding": {"bindTimeoutSeconds": 600, "shape": []}
+}"#;
+
+fn plugin_arguments(at: &str, c: &PluginConfig) -> Result<(), ConfigError> {
+    let all: Value = serde_json::from_str(ARGUMENTS).unwrap_or_default();
+    let Some(known) = all.get(&c.name) else {
+        return match c.args {
+            Some(_) => Err(invalid(at, &c.name, "this plugin takes no arguments here")),
+            None => Ok(()),
+        };
+    };
+    fn differs(at: &str, given: &Value, known: &Value) -> Result<(), ConfigError> {
+        match (given, known) {
+            (Value::Null, _) => Ok(()),
+            (Value::Object(given), Value::Object(known)) => given.iter().try_for_each(|(name, value)| {
+                if matches!(name.as_str(), "apiVersion" | "kind") {
+                    return Ok(());
+                }
+                let at = format!("{at}.{name}");
+                known.get(name).map_or_else(
+                    || Err(invalid(&at, value.to_string(), "no such argument")),
+                    |known| differs(&at, value, known),
+                )
+            }),
+            (given, known) if given == known => Ok(()),
+            (given, _) => Err(invalid(at, given.to_string(), "only the default is supported yet")),
         }
     }
-    Ok(Profile { name, plugins })
+    c.args.as_ref().map_or(Ok(()), |args| differs(&format!("{at}[{}].args", c.name), args, known))
 }
 
 /// A duration as Go writes it.
@@ -376,4 +506,83 @@ fn duration(text: &str) -> Option<Duration> {
         rest = tail;
     }
     if text.is_empty() { None } else { Duration::try_from_secs_f64(sum).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn parse(profile: &str) -> Result<Profile, String> {
+        let text = format!(
+            "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofiles:\n- {}",
+            profile.replace('\n', "\n  ")
+        );
+        let options = Options::parse_from(["kube-scheduler"]);
+        let config = Config::parse(&text, Path::new("file"), &options).map_err(|e| e.to_string())?;
+        config.profiles.into_iter().next().ok_or_else(|| "no profile".to_owned())
+    }
+
+    /// Names of plugins that filter; names and weights of those that score.
+    fn shown(profile: &Profile) -> (String, String, bool) {
+        let scores =
+            profile.plugins.iter().filter(|p| p.weight != 0).map(|p| format!("{}={}", p.name, p.weight));
+        let filters = profile
+            .plugins
+            .iter()
+            .filter(|p| DEFAULT.iter().any(|d| d.name == p.name && std::ptr::fn_addr_eq(d.filter, p.filter)));
+        (
+            filters.map(|p| p.name).collect::<Vec<_>>().join(" "),
+            scores.collect::<Vec<_>>().join(" "),
+            profile.preempts,
+        )
+    }
+
+    #[test]
+    fn a_profile_means_the_same_each_time() {
+        for _ in 0..20 {
+            let profile = parse(
+                "plugins:\n  multiPoint: {disabled: [{name: '*'}], enabled: [{name: PrioritySort}, {name: SchedulingGates}, {name: DefaultBinder}]}\n  \
+                 score: {enabled: [{name: NodeResourcesFit, weight: 3}]}\n  preScore: {enabled: [{name: NodeResourcesFit}]}",
+            )
+            .unwrap();
+            assert_eq!(shown(&profile), (String::new(), "NodeResourcesFit=3".to_owned(), false));
+        }
+    }
+
+    #[test]
+    fn a_points_own_words_count_more() {
+        let profile = parse(
+            "plugins:\n  multiPoint: {enabled: [{name: TaintToleration, weight: 9}]}\n  score: {disabled: [{name: ImageLocality}]}\n  \
+             postFilter: {disabled: [{name: DefaultPreemption}]}",
+        )
+        .unwrap();
+        let (_, scores, preempts) = shown(&profile);
+        assert!(scores.contains("TaintToleration=9") && !scores.contains("ImageLocality"), "{scores}");
+        assert!(!preempts);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused() {
+        for (profile, word) in [
+            ("percentageOfNodesToScore: 50", "percentageOfNodesToScore"),
+            ("plugins: {bind: {disabled: [{name: '*'}]}}", "DefaultBinder"),
+            ("plugins: {preFilter: {disabled: [{name: NodePorts}]}}", "disable both"),
+            ("plugins: {score: {enabled: [{name: Nobodys}]}}", "no such plugin"),
+            ("plugins: {multiPoint: {enabled: [{name: GangScheduling}]}}", "not supported yet"),
+            ("plugins: {nowhere: {}}", "nowhere"),
+            (
+                "pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: MostAllocated}}}]",
+                "scoringStrategy.type",
+            ),
+            (
+                "pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 5}}]",
+                "hardPodAffinityWeight",
+            ),
+        ] {
+            let error = parse(profile).map(|p| p.name).unwrap_err();
+            assert!(error.contains(word), "{profile}: {error}");
+        }
+        parse("pluginConfig: [{name: DefaultPreemption, args: {apiVersion: a, kind: DefaultPreemptionArgs, minCandidateNodesAbsolute: 100}}]").unwrap();
+    }
 }

@@ -223,10 +223,8 @@ impl PodInfo {
             all.filter(|c| c.when_unsatisfiable == when).map(|c| Spread::read(c, &pod)).collect()
         };
         PodInfo {
-            requests: requests(spec, |c| {
-                Resources::read(c.resources.as_ref().and_then(|r| r.requests.as_ref()))
-            }),
-            assumed: assumed(spec),
+            requests: requests(spec, |c| container_requests(&pod, c)),
+            assumed: assumed(&pod, spec),
             ports: host_ports(spec),
             affinity: required(
                 together.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
@@ -304,10 +302,35 @@ fn requests(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
     sum
 }
 
-fn assumed(spec: &PodSpec) -> (i64, i64) {
+/// What a container asks for. One that is resized in place counts with the most of what it asks for, what its kubelet has allocated and
+/// what it has; without what it asks for if the node can never give it (upstream: PodRequests with UseStatusResources).
+fn container_requests(pod: &Pod, c: &Container) -> Resources {
+    let asked = Resources::read(c.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    let assigned = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).is_some_and(|n| !n.is_empty());
+    let Some(status) = pod.status.as_ref().filter(|_| assigned) else { return asked };
+    let mut statuses = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let Some(found) = statuses.find(|s| s.name == c.name) else { return asked };
+    let given =
+        [found.allocated_resources.as_ref(), found.resources.as_ref().and_then(|r| r.requests.as_ref())];
+    let infeasible = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"));
+    if given.iter().all(Option::is_none) {
+        return asked;
+    }
+    let mut most = if infeasible { Resources::default() } else { asked };
+    for list in given.into_iter().flatten() {
+        most.at_least(&Resources::read(Some(list)));
+    }
+    most
+}
+
+fn assumed(pod: &Pod, spec: &PodSpec) -> (i64, i64) {
     let sum = requests(spec, |c| {
         let given = c.resources.as_ref().and_then(|r| r.requests.as_ref());
-        let mut amounts = Resources::read(given);
+        let mut amounts = container_requests(pod, c);
         let has = |name| given.is_some_and(|g| g.contains_key(name));
         if !has("cpu") {
             amounts.cpu = DEFAULT_CPU;
@@ -331,4 +354,34 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
             (ip, p.protocol.clone().unwrap_or_else(|| "TCP".into()), p.host_port.unwrap_or(0))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_that_is_resized_counts_with_the_most() {
+        for (asked, allocated, actual, reason, want) in [
+            ("1", Some("2"), Some("2"), None, 2000), // smaller, not yet done
+            ("3", Some("2"), Some("2"), Some("Deferred"), 3000), // larger, waits
+            ("3", Some("2"), Some("2"), Some("Infeasible"), 2000), // larger, never
+            ("1", None, None, None, 1000),
+        ] {
+            let list = |cpu: Option<&str>| cpu.map(|cpu| json!({"cpu": cpu}));
+            let conditions: Vec<_> = reason
+                .iter()
+                .map(|r| json!({"type": "PodResizePending", "status": "True", "reason": r}))
+                .collect();
+            let pod: Pod = serde_json::from_value(json!({
+                "spec": {"nodeName": "n", "containers": [{"name": "c", "resources": {"requests": {"cpu": asked}}}]},
+                "status": {"conditions": conditions, "containerStatuses": [{"name": "c", "ready": true, "restartCount": 0, "image": "", "imageID": "",
+                    "allocatedResources": list(allocated), "resources": {"requests": list(actual)}}]},
+            }))
+            .unwrap();
+            let info = PodInfo::new(Arc::new(pod));
+            assert_eq!((info.requests.cpu, info.assumed.0), (want, want), "{asked} {reason:?}");
+        }
+    }
 }

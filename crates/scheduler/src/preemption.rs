@@ -6,6 +6,7 @@ use crate::plugins::Plugin;
 use crate::pod::PodInfo;
 use api::selector::LabelSelector;
 use client::ObjectExt;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,6 +21,9 @@ pub struct Candidate {
     pub victims: Vec<Arc<PodInfo>>,
     violations: usize,
 }
+
+/// Said while those that were preempted are still leaving.
+pub const LEAVING: &str = "a terminating pod on the nominated node";
 
 /// How many nodes are tried, at least.
 const CANDIDATES: usize = 100;
@@ -37,9 +41,9 @@ pub fn find(
     }
     let nominated = pod.pod.status.as_ref().and_then(|s| s.nominated_node_name.as_deref());
     if let Some(row) = nominated.and_then(|n| cluster.index(n)).and_then(|at| cluster.rows.get(at))
-        && row.pods.values().any(|p| p.pod.is_deleting() && p.priority < pod.priority)
+        && row.pods.values().any(|p| p.priority < pod.priority && leaves_for_another(&p.pod))
     {
-        return Err("preemption: not eligible due to a terminating pod on the nominated node.".into());
+        return Err(format!("preemption: not eligible due to {LEAVING}."));
     }
     let mut told = Diagnosis { nodes: diagnosis.nodes, ..Diagnosis::default() };
     let mut candidates = Vec::new();
@@ -75,6 +79,17 @@ pub fn find(
         )
     });
     best.ok_or_else(|| format!("preemption: {}", told.message()))
+}
+
+/// Whether a pod is on its way out because it was preempted.
+fn leaves_for_another(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    pod.is_deleting()
+        && conditions.into_iter().flatten().any(|c| {
+            c.type_ == "DisruptionTarget"
+                && c.status == "True"
+                && c.reason.as_deref() == Some("PreemptionByScheduler")
+        })
 }
 
 /// All less important pods leave; then each that can stay comes back, the most important first.
@@ -137,8 +152,16 @@ fn on_node(
 
 fn covers(budget: &PodDisruptionBudget, pod: &PodInfo) -> bool {
     let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
+    let disrupted = budget.status.as_ref().and_then(|s| s.disrupted_pods.as_ref());
+    let empty = |s: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector| {
+        s.match_labels.as_ref().is_none_or(|l| l.is_empty())
+            && s.match_expressions.as_ref().is_none_or(|e| e.is_empty())
+    };
     budget.namespace() == pod.pod.namespace()
+        && disrupted.is_none_or(|d| !d.contains_key(pod.pod.name()))
         && selector.is_some_and(|s| {
-            LabelSelector::from_object(s).is_ok_and(|s| s.matches_labels(pod.pod.metadata.labels.as_ref()))
+            !empty(s)
+                && LabelSelector::from_object(s)
+                    .is_ok_and(|s| s.matches_labels(pod.pod.metadata.labels.as_ref()))
         })
 }

@@ -51,6 +51,8 @@ pub struct Waiting {
     pub since: Instant,
     /// How often it was tried.
     pub attempts: u32,
+    /// When it was tried last: its back-off counts from there.
+    failed: Instant,
 }
 
 struct Turn(i32, Instant, u64, String);
@@ -97,7 +99,10 @@ enum State {
 pub struct Queue {
     pods: HashMap<String, (Waiting, State)>,
     active: BinaryHeap<Turn>,
+    /// By when they are due.
     backing_off: BinaryHeap<Reverse<(Instant, u64, String)>>,
+    /// Those of them that failed by an error, by number: they are not tried early.
+    errors: HashSet<u64>,
     number: u64,
     parked: HashSet<String>,
     /// When each kind of change happened last, in numbers: what happens while a pod is looked at is not lost.
@@ -113,6 +118,7 @@ impl Queue {
             pods: HashMap::new(),
             active: BinaryHeap::new(),
             backing_off: BinaryHeap::new(),
+            errors: HashSet::new(),
             number: 0,
             parked: HashSet::new(),
             last: HashMap::new(),
@@ -145,7 +151,8 @@ impl Queue {
             }
             return;
         }
-        let waiting = Waiting { info, since: Instant::now(), attempts: 0 };
+        let now = Instant::now();
+        let waiting = Waiting { info, since: now, attempts: 0, failed: now };
         self.pods.insert(uid.clone(), (waiting, State::Active(0)));
         self.activate(&uid);
     }
@@ -163,19 +170,40 @@ impl Queue {
         }
     }
 
-    /// The next pod. It stays known until it is removed or handed back.
+    /// The next pod. It stays known until it is removed or handed back. Where none is due, one that backs off comes early
+    /// (upstream: SchedulerPopFromBackoffQ), unless it failed by an error.
     pub fn pop(&mut self, now: Instant) -> Option<Waiting> {
-        while let Some(Reverse((at, number, uid))) = self.backing_off.peek() {
-            if *at > now {
-                break;
-            }
-            let current = matches!(self.pods.get(uid), Some((_, State::BackOff(n))) if n == number);
-            let uid = uid.clone();
-            self.backing_off.pop();
-            if current {
-                self.activate(&uid);
-            }
+        while self.backing_off.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
+            self.end_back_off();
         }
+        self.take().or_else(|| {
+            let mut held = Vec::new();
+            let mut found = None;
+            while let Some(Reverse((_, number, _))) = self.backing_off.peek() {
+                if self.errors.contains(number) {
+                    held.extend(self.backing_off.pop());
+                } else if self.end_back_off() {
+                    found = self.take();
+                    break;
+                }
+            }
+            self.backing_off.extend(held);
+            found
+        })
+    }
+
+    /// The first that backs off may be tried. False if it was only a trace of one that went another way.
+    fn end_back_off(&mut self) -> bool {
+        let Some(Reverse((_, number, uid))) = self.backing_off.pop() else { return false };
+        self.errors.remove(&number);
+        let current = matches!(self.pods.get(&uid), Some((_, State::BackOff(n))) if *n == number);
+        if current {
+            self.activate(&uid);
+        }
+        current
+    }
+
+    fn take(&mut self) -> Option<Waiting> {
         while let Some(Turn(.., number, uid)) = self.active.pop() {
             if let Some((waiting, state)) = self.pods.get_mut(&uid)
                 && matches!(state, State::Active(n) if *n == number)
@@ -203,9 +231,12 @@ impl Queue {
     }
 
     fn back_off(&mut self, uid: &str) {
-        self.number += 1;
         let Some((waiting, _)) = self.pods.get(uid) else { return };
-        let due = Instant::now() + self.backoff(waiting.attempts);
+        let due = waiting.failed + self.backoff(waiting.attempts);
+        if due <= Instant::now() {
+            return self.activate(uid);
+        }
+        self.number += 1;
         self.backing_off.push(Reverse((due, self.number, uid.into())));
         if let Some((_, state)) = self.pods.get_mut(uid) {
             *state = State::BackOff(self.number);
@@ -215,8 +246,12 @@ impl Queue {
     /// A pod that was taken could not be placed: it waits for a change that concerns the plugins that said no.
     /// Without any it only backs off.
     pub fn hand_back(&mut self, uid: &str, plugins: BTreeSet<&'static str>) {
-        let Some((_, State::Taken { at })) = self.pods.get(uid) else { return };
+        let Some((waiting, State::Taken { at })) = self.pods.get_mut(uid) else { return };
+        waiting.failed = Instant::now();
         let concerned = self.last.iter().any(|(w, when)| when > at && plugins.iter().any(|p| w.concerns(p)));
+        if plugins.is_empty() {
+            self.errors.insert(self.number + 1);
+        }
         if plugins.is_empty() || concerned {
             return self.back_off(uid);
         }
@@ -297,18 +332,32 @@ mod tests {
         q.wake(Wake::PodPlaced);
         assert_eq!(q.counts(), [0, 0, 1]);
         q.wake(Wake::PodGone);
-        assert_eq!((q.counts(), next(&mut q)), ([0, 1, 0], None));
-        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(q.counts(), [0, 1, 0]);
+        // Nothing else waits: it need not wait for the end of its back-off. What happens while it is looked at is not lost.
         assert_eq!(next(&mut q).as_deref(), Some("a"));
-        // What happens while it is looked at is not lost, and the back-off doubles.
         q.wake(Wake::Node);
         q.hand_back("a", BTreeSet::from(["NodeAffinity"]));
+        assert_eq!(q.counts(), [0, 1, 0]);
+        q.remove("a");
+        q.hand_back("a", BTreeSet::new());
+        assert_eq!((q.counts(), next(&mut q)), ([0, 0, 0], None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_back_off_counts_from_the_failure_and_doubles() {
+        let mut q = queue();
+        q.add(info("a", 0), false);
+        assert_eq!(next(&mut q).as_deref(), Some("a"));
+        q.hand_back("a", BTreeSet::from(["NodeResourcesFit"]));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        q.wake(Wake::Node);
+        assert_eq!(q.counts(), [1, 0, 0]);
+        assert_eq!(next(&mut q).as_deref(), Some("a"));
+        // After an error the second pause is two seconds, whatever else waits or not.
+        q.hand_back("a", BTreeSet::new());
         tokio::time::advance(Duration::from_millis(1500)).await;
         assert_eq!(next(&mut q), None);
         tokio::time::advance(Duration::from_millis(500)).await;
         assert_eq!(next(&mut q).as_deref(), Some("a"));
-        q.remove("a");
-        q.hand_back("a", BTreeSet::new());
-        assert_eq!(q.counts(), [0, 0, 0]);
     }
 }

@@ -16,7 +16,7 @@ use client::{
     object_ref,
 };
 use k8s_openapi::api::core::v1::{
-    Binding, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+    Binding, ContainerStatus, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -36,8 +36,6 @@ use tokio_util::sync::CancellationToken;
 const IN_FLIGHT: usize = 64;
 /// How many pods are placed before the watches are looked at again.
 const BATCH: usize = 32;
-/// Most pods don't need what a server may not serve, or not yet: volumes and disruption budgets.
-const OTHERS_LIMIT: Duration = Duration::from_secs(5);
 /// How long a volume may take to be bound.
 const VOLUME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -120,7 +118,16 @@ fn strip(pod: &mut Pod) {
         }
     }
     if let Some(status) = &mut pod.status {
-        (status.container_statuses, status.init_container_statuses) = (None, None);
+        // Of containers only what they have been given counts (in-place resize).
+        let lists = [&mut status.container_statuses, &mut status.init_container_statuses];
+        for status in lists.into_iter().flatten().flatten() {
+            *status = ContainerStatus {
+                name: std::mem::take(&mut status.name),
+                allocated_resources: status.allocated_resources.take(),
+                resources: status.resources.take(),
+                ..ContainerStatus::default()
+            };
+        }
     }
 }
 
@@ -152,12 +159,15 @@ async fn schedule(client: Client, config: Config, metrics: Arc<Metrics>, shutdow
         classes: classes.subscribe(),
     };
     let synced = async {
-        tokio::join!(pods.synced(), nodes.synced(), namespaces.synced());
-        let others =
-            async { tokio::join!(claims.synced(), volumes.synced(), classes.synced(), budgets.synced()) };
-        if tokio::time::timeout(OTHERS_LIMIT, others).await.is_err() {
-            tracing::warn!("volumes or disruption budgets can't be listed yet: going on without");
-        }
+        tokio::join!(
+            pods.synced(),
+            nodes.synced(),
+            namespaces.synced(),
+            claims.synced(),
+            volumes.synced(),
+            classes.synced(),
+            budgets.synced()
+        )
     };
     if shutdown.run_until_cancelled(synced).await.is_none() {
         return;
@@ -174,7 +184,14 @@ async fn schedule(client: Client, config: Config, metrics: Arc<Metrics>, shutdow
         assumed: HashSet::new(),
         start: 0,
         budgets: budgets.lister(),
-        binder: Binder { client, claims: claims.lister(), changed: watch::channel(0).0.into() },
+        binder: Binder {
+            client,
+            claims: claims.lister(),
+            volumes: volumes.lister(),
+            nodes: nodes.lister(),
+            pods: pods.lister(),
+            changed: watch::channel(0).0.into(),
+        },
         permits: Arc::new(Semaphore::new(IN_FLIGHT)),
         results,
         metrics,
@@ -309,6 +326,9 @@ impl Scheduler {
 
     fn on_claim(&mut self, e: &Event<PersistentVolumeClaim>) {
         let key = (e.object().namespace().to_string(), e.object().name().to_string());
+        if e.is_deleted() || volumes::tells(e.object()) {
+            self.cluster.claim_told(&key);
+        }
         match e.is_deleted() {
             true => self.cluster.claims.remove(&key),
             false => self.cluster.claims.insert(key, e.object().clone()),
@@ -342,14 +362,32 @@ impl Scheduler {
         if e.is_deleted() {
             self.queue.remove(&uid);
             self.assumed.remove(&uid);
-            self.nominated.remove(&uid);
-            if self.cluster.remove_pod(&uid).is_some() {
+            self.binder.changed.send_modify(|n| *n += 1);
+            let waited_for = self.nominated.remove(&uid).is_some();
+            if self.cluster.remove_pod(&uid).is_some() || waited_for {
                 self.queue.wake(Wake::PodGone);
             }
             return;
         }
+        // Of the status: when it began, and what the kubelet has given it so far.
+        let given = |p: &Pod| {
+            let status = p.status.as_ref();
+            let resize = status.and_then(|s| s.conditions.as_ref()).map(|c| {
+                c.iter()
+                    .filter(|c| c.type_ == "PodResizePending")
+                    .map(|c| c.reason.clone())
+                    .collect::<Vec<_>>()
+            });
+            (
+                status.and_then(|s| s.start_time.clone()),
+                status.and_then(|s| s.container_statuses.clone()),
+                status.and_then(|s| s.init_container_statuses.clone()),
+                resize,
+            )
+        };
         let facts = |p: &Pod| (p.spec.clone(), p.metadata.labels.clone(), p.is_deleting());
         let changed = e.old().is_none_or(|old| facts(old) != facts(pod));
+        let changed = changed || (node.is_some() && e.old().is_none_or(|old| given(old) != given(pod)));
         if let Some(node) = node {
             self.queue.remove(&uid);
             self.nominated.remove(&uid);
@@ -371,16 +409,28 @@ impl Scheduler {
             self.nominated.remove(&uid);
             return;
         }
-        if self.assumed.contains(&uid) {
-            return;
-        }
         let info = Arc::new(PodInfo::new(pod.clone()));
+        if self.assumed.contains(&uid) {
+            // Should its binding fail, it is tried again as it is now.
+            return self.queue.add(info, false);
+        }
         let nominated =
-            pod.status.as_ref().and_then(|s| s.nominated_node_name.clone()).filter(|n| !n.is_empty());
-        match nominated {
-            Some(node) => self.nominated.insert(uid, (node, info.clone())),
-            None => self.nominated.remove(&uid),
-        };
+            |p: &Pod| p.status.as_ref().and_then(|s| s.nominated_node_name.clone()).filter(|n| !n.is_empty());
+        match nominated(pod) {
+            Some(node) => {
+                self.nominated.insert(uid, (node, info.clone()));
+            }
+            // Only one that was written and taken back is off: ours may still be on its way.
+            None if e.old().is_some_and(|old| nominated(old).is_some()) => {
+                self.nominated.remove(&uid);
+                self.queue.wake(Wake::PodGone);
+            }
+            None => {
+                if let Some((_, there)) = self.nominated.get_mut(&uid) {
+                    *there = info.clone();
+                }
+            }
+        }
         self.queue.add(info, changed);
     }
 
@@ -407,9 +457,12 @@ impl Scheduler {
         let outcome = self.decide(&profile, &info, &uid);
         let outcome = match outcome {
             Outcome::Unplaced(diagnosis) => {
-                self.metrics.preemptions.inc();
+                if profile.preempts {
+                    self.metrics.preemptions.inc();
+                }
                 let budgets = self.budgets.list();
                 let found = match diagnosis.rejected {
+                    _ if !profile.preempts => Err(String::new()),
                     None => {
                         preemption::find(&profile.plugins, &info, &mut self.cluster, &diagnosis, &budgets)
                     }
@@ -430,16 +483,31 @@ impl Scheduler {
             Ok(node) => self.bind(waiting, info, node, started).await,
             Err((diagnosis, found)) => {
                 let mut message = diagnosis.message();
-                if let Err(why) = &found {
+                if let Err(why) = found.as_ref().map_err(|why| why.trim_start())
+                    && !why.is_empty()
+                {
                     message = format!("{message} {why}");
                 }
+                let waits = matches!(&found, Err(why) if why.contains(preemption::LEAVING));
                 let victims = found.ok().map(|c| (c.node, c.victims));
-                if let Some((node, _)) = &victims {
-                    self.nominated.insert(uid.clone(), (node.clone(), info.clone()));
+                match &victims {
+                    Some((node, _)) => {
+                        self.nominated.insert(uid.clone(), (node.clone(), info.clone()));
+                    }
+                    // Room is kept for it no longer than others are on their way out.
+                    None if !waits && self.nominated.remove(&uid).is_some() => {
+                        self.queue.wake(Wake::PodGone);
+                    }
+                    None => {}
                 }
                 self.count("unschedulable", &profile.name, started);
                 self.queue.hand_back(&uid, diagnosis.plugins);
-                self.fail(&info, message, victims).await;
+                let nomination = match &victims {
+                    Some((node, _)) => Nomination::Node(node.clone()),
+                    None if waits => Nomination::Kept,
+                    None => Nomination::Off,
+                };
+                self.fail(&info, message, nomination, victims.map(|(_, v)| v).unwrap_or_default()).await;
             }
         }
     }
@@ -458,6 +526,7 @@ impl Scheduler {
 
     async fn bind(&mut self, waiting: Waiting, info: Arc<PodInfo>, node: String, started: Instant) {
         let steps = volumes::steps(&info, &self.cluster, &node);
+        volumes::decide(&steps, info.pod.uid(), &node, &mut self.cluster);
         self.cluster.set_pod(info.clone(), &node);
         self.assumed.insert(info.pod.uid().into());
         let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
@@ -490,6 +559,12 @@ impl Scheduler {
                 }
             }
             Err(e) => {
+                self.cluster.undecide(uid);
+                // The answer may have been lost where the binding was not.
+                if !self.assumed.contains(uid) && self.cluster.place_of(uid).is_some_and(|n| *n == node) {
+                    self.count("scheduled", &name, started);
+                    return self.queue.remove(uid);
+                }
                 tracing::warn!("cannot bind {}/{} to {node}: {e}", pod.namespace(), pod.name());
                 self.count("error", &name, started);
                 if self.assumed.remove(uid) && self.cluster.remove_pod(uid).is_some() {
@@ -518,7 +593,13 @@ impl Scheduler {
     }
 
     /// Tells why a pod has no place, and makes those leave that have to.
-    async fn fail(&mut self, info: &PodInfo, message: String, victims: Option<(String, Vec<Arc<PodInfo>>)>) {
+    async fn fail(
+        &mut self,
+        info: &PodInfo,
+        message: String,
+        nomination: Nomination,
+        victims: Vec<Arc<PodInfo>>,
+    ) {
         let pod = info.pod.clone();
         let name = pod.spec.as_ref().and_then(|s| s.scheduler_name.clone()).unwrap_or_default();
         let recorder = self.recorders.get(&name).cloned();
@@ -529,22 +610,33 @@ impl Scheduler {
         let client = self.binder.client.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            let node = victims.as_ref().map(|(node, _)| node.as_str());
-            if let Some(patch) = unschedulable(&pod, &message, node)
+            if let Some(patch) = unschedulable(&pod, &message, &nomination)
                 && let Err(e) = client.patch_status::<Pod>(pod.namespace(), pod.name(), &patch).await
                 && !e.is_not_found()
             {
                 tracing::warn!("cannot write why {}/{} is not scheduled: {e}", pod.namespace(), pod.name());
             }
-            for victim in victims.iter().flat_map(|(_, victims)| victims) {
-                preempt(&client, &pod, &victim.pod, recorder.as_ref(), node.unwrap_or_default()).await;
+            if let Nomination::Node(node) = &nomination {
+                for victim in victims.iter().filter(|v| !v.pod.is_deleting()) {
+                    preempt(&client, &pod, &victim.pod, recorder.as_ref(), node).await;
+                }
             }
         });
     }
 }
 
+/// What becomes of `status.nominatedNodeName` of a pod without a place.
+enum Nomination {
+    /// Others leave this node for it.
+    Node(String),
+    /// As it was: they are still leaving.
+    Kept,
+    /// Nobody leaves.
+    Off,
+}
+
 /// The condition that says why, if the pod does not say so yet.
-fn unschedulable(pod: &Pod, message: &str, nominated: Option<&str>) -> Option<Patch> {
+fn unschedulable(pod: &Pod, message: &str, nomination: &Nomination) -> Option<Patch> {
     let status = pod.status.clone().unwrap_or_default();
     let old = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled");
     let same = old.is_some_and(|c| {
@@ -552,7 +644,13 @@ fn unschedulable(pod: &Pod, message: &str, nominated: Option<&str>) -> Option<Pa
             && c.reason.as_deref() == Some("Unschedulable")
             && c.message.as_deref() == Some(message)
     });
-    if same && nominated.is_none_or(|n| status.nominated_node_name.as_deref() == Some(n)) {
+    let now = status.nominated_node_name.as_deref().filter(|n| !n.is_empty());
+    let nominated = match nomination {
+        Nomination::Node(node) => Some(node.as_str()),
+        Nomination::Kept => now,
+        Nomination::Off => None,
+    };
+    if same && now == nominated {
         return None;
     }
     let since = old.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone());
@@ -564,8 +662,11 @@ fn unschedulable(pod: &Pod, message: &str, nominated: Option<&str>) -> Option<Pa
             "observedGeneration": pod.metadata.generation,
         }] },
     });
-    if let (Some(node), Some(status)) = (nominated, patch.get_mut("status").and_then(|s| s.as_object_mut())) {
-        status.insert("nominatedNodeName".into(), node.into());
+    if now != nominated
+        && let Some(status) = patch.get_mut("status").and_then(|s| s.as_object_mut())
+    {
+        // A null takes it away.
+        status.insert("nominatedNodeName".into(), nominated.into());
     }
     Some(Patch::Strategic(patch))
 }
@@ -576,7 +677,8 @@ async fn preempt(client: &Client, pod: &Pod, victim: &Pod, recorder: Option<&Eve
         "metadata": { "uid": victim.metadata.uid },
         "status": { "conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-            "message": "default-scheduler: preempting to accommodate a higher priority pod",
+            "message": format!("{}: preempting to accommodate a higher priority pod",
+                pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref()).unwrap_or("default-scheduler")),
             "lastProbeTime": null, "lastTransitionTime": api::time::now(),
         }] },
     }));
@@ -602,14 +704,17 @@ async fn preempt(client: &Client, pod: &Pod, victim: &Pod, recorder: Option<&Eve
 struct Binder {
     client: Client,
     claims: Lister<PersistentVolumeClaim>,
-    /// Counts changes of claims.
+    volumes: Lister<PersistentVolume>,
+    nodes: Lister<Node>,
+    pods: Lister<Pod>,
+    /// Counts changes of claims, and pods that go.
     changed: Arc<watch::Sender<u64>>,
 }
 
 impl Binder {
     async fn bind(&self, pod: &Pod, node: &str, steps: Vec<Step>) -> Result<(), BindError> {
         if !steps.is_empty() {
-            let volumes = self.bind_volumes(&steps, node);
+            let volumes = self.bind_volumes(pod, &steps, node);
             let late = || BindError::Volumes("timed out waiting for volumes to be bound".into());
             tokio::time::timeout(VOLUME_LIMIT, volumes).await.map_err(|_| late())??;
         }
@@ -631,8 +736,10 @@ impl Binder {
         Ok(())
     }
 
-    async fn bind_volumes(&self, steps: &[Step], node: &str) -> Result<(), BindError> {
+    async fn bind_volumes(&self, pod: &Pod, steps: &[Step], node: &str) -> Result<(), BindError> {
         let mut changes = self.changed.subscribe();
+        // From which revision on a claim shows that we chose its node.
+        let mut chosen: HashMap<(&str, &str), u64> = HashMap::new();
         for step in steps {
             match step {
                 Step::Reserve(volume, claim) => {
@@ -647,35 +754,70 @@ impl Binder {
                 Step::Provision(claim) => {
                     let patch = json!({ "metadata": { "annotations": { SELECTED_NODE: node } } });
                     let (namespace, name) = (claim.namespace(), claim.name());
-                    self.client.patch::<PersistentVolumeClaim>(namespace, name, &Patch::Merge(patch)).await?;
+                    let now = self
+                        .client
+                        .patch::<PersistentVolumeClaim>(namespace, name, &Patch::Merge(patch))
+                        .await?;
+                    chosen.insert((namespace, name), revision(&now));
                 }
+                Step::Await(_) => {}
             }
         }
         loop {
             let mut open = 0;
             for step in steps {
-                let (Step::Reserve(_, claim) | Step::Provision(claim)) = step;
-                let now = self.claims.get(claim.namespace(), claim.name());
-                let now = now.ok_or_else(|| BindError::Volumes(format!("claim {} is gone", claim.name())))?;
-                let selected = now.annotation(SELECTED_NODE);
-                // A provisioner that can't do it takes the annotation away.
-                let given_up = matches!(step, Step::Provision(_))
-                    && claim.annotation(SELECTED_NODE).is_some()
-                    && selected.is_none();
-                if given_up {
+                let claim = step.claim();
+                let gone = || BindError::Volumes(format!("claim {} is gone", claim.name()));
+                let now = self.claims.get(claim.namespace(), claim.name()).ok_or_else(gone)?;
+                if volumes::is_bound(&now) {
+                    self.reaches(&now, node)?;
+                    continue;
+                }
+                open += 1;
+                // A provisioner that can't make the volume there takes the annotation away.
+                let since = chosen.get(&(claim.namespace(), claim.name()));
+                if since.is_some_and(|since| revision(&now) >= *since)
+                    && now.annotation(SELECTED_NODE) != Some(node)
+                {
                     return Err(BindError::Volumes(format!(
-                        "no volume for claim {} on {node}",
+                        "provisioning failed for claim {} on {node}",
                         claim.name()
                     )));
                 }
-                open += usize::from(!volumes::is_bound(&now));
             }
             if open == 0 {
                 return Ok(());
             }
+            if self
+                .pods
+                .get(pod.namespace(), pod.name())
+                .is_none_or(|p| p.is_deleting() || p.uid() != pod.uid())
+            {
+                return Err(BindError::Volumes("the pod was deleted while its volumes were bound".into()));
+            }
             if changes.changed().await.is_err() {
-                return Ok(());
+                return Err(BindError::Volumes("the scheduler ends".into()));
             }
         }
     }
+
+    /// An error if the volume that the claim got is out of the node's reach.
+    fn reaches(&self, claim: &PersistentVolumeClaim, node: &str) -> Result<(), BindError> {
+        let name = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+        let (Some(volume), Some(there)) = (self.volumes.get("", name), self.nodes.get("", node)) else {
+            return Ok(());
+        };
+        match volumes::reached_from(&volume, &there) {
+            true => Ok(()),
+            false => Err(BindError::Volumes(format!(
+                "the volume of claim {} can't be reached from {node}",
+                claim.name()
+            ))),
+        }
+    }
+}
+
+/// An object's revision; 0 if it is no number.
+fn revision(claim: &PersistentVolumeClaim) -> u64 {
+    claim.resource_version().parse().unwrap_or(0)
 }

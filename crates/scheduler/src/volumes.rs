@@ -1,13 +1,13 @@
 //! VolumeBinding: a pod goes where its volumes are, or can be made.
 
-use crate::cluster::{Cluster, NodeRow};
+use crate::cluster::{Cluster, Decided, NodeRow};
 use crate::framework::{Prepared, Reason, Verdict};
 use crate::plugins::{Plugin, selector_matches};
 use crate::pod::PodInfo;
 use api::quantity::Quantity;
 use api::selector::LabelSelector;
 use client::ObjectExt;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use std::sync::Arc;
 
@@ -26,6 +26,20 @@ pub enum Step {
     Reserve(Arc<PersistentVolume>, Arc<PersistentVolumeClaim>),
     /// A volume is made.
     Provision(Arc<PersistentVolumeClaim>),
+    /// Another pod has the one or the other done for the same claim.
+    Await(Arc<PersistentVolumeClaim>),
+}
+
+impl Step {
+    /// The claim.
+    pub fn claim(&self) -> &Arc<PersistentVolumeClaim> {
+        let (Step::Reserve(_, claim) | Step::Provision(claim) | Step::Await(claim)) = self;
+        claim
+    }
+}
+
+fn key(claim: &PersistentVolumeClaim) -> (String, String) {
+    (claim.namespace().to_string(), claim.name().to_string())
 }
 
 enum Need<'a> {
@@ -145,6 +159,12 @@ fn possible(
     cluster: &Cluster,
     used: &mut Vec<String>,
 ) -> bool {
+    if let Some(decided) = cluster.decided.get(&key(claim)) {
+        return match decided.volume.as_ref().and_then(|name| cluster.volumes.get(name)) {
+            Some(volume) => reaches(volume, row),
+            None => decided.node == row.name,
+        };
+    }
     if let Some(node) = claim.annotation(SELECTED_NODE) {
         return node == row.name;
     }
@@ -189,6 +209,7 @@ fn matching<'a>(
         };
         let modes = v.access_modes.as_deref().unwrap_or_default();
         free && !used.iter().any(|name| name == volume.name())
+            && !cluster.decided.values().any(|d| d.volume.as_deref() == Some(volume.name()))
             && v.storage_class_name.as_deref().unwrap_or_default() == class_of(claim).unwrap_or_default()
             && mode(&v.volume_mode) == mode(&spec.volume_mode)
             && spec.access_modes.iter().flatten().all(|m| modes.contains(m))
@@ -217,6 +238,10 @@ pub fn steps(pod: &PodInfo, cluster: &Cluster, node: &str) -> Vec<Step> {
     let (mut used, mut steps) = (Vec::new(), Vec::new());
     for need in needs {
         if let Need::Open(claim, _) = need {
+            if cluster.decided.contains_key(&key(claim)) {
+                steps.push(Step::Await(claim.clone()));
+                continue;
+            }
             match matching(claim, row, cluster, &used).filter(|_| claim.annotation(SELECTED_NODE).is_none()) {
                 Some(volume) => {
                     used.push(volume.name().into());
@@ -229,8 +254,137 @@ pub fn steps(pod: &PodInfo, cluster: &Cluster, node: &str) -> Vec<Step> {
     steps
 }
 
+/// Remembers what the steps of a pod on its way to a node decide, until the claims show it: the next pod must not decide otherwise.
+pub fn decide(steps: &[Step], pod: &str, node: &str, cluster: &mut Cluster) {
+    for step in steps {
+        let volume = match step {
+            Step::Reserve(volume, _) => Some(volume.name().to_string()),
+            Step::Provision(_) => None,
+            Step::Await(_) => continue,
+        };
+        let decided = Decided { node: node.into(), volume, pod: pod.into() };
+        cluster.decided.insert(key(step.claim()), decided);
+    }
+}
+
+/// Whether a claim says by itself where its volume is or will be.
+pub fn tells(claim: &PersistentVolumeClaim) -> bool {
+    claim.annotation(SELECTED_NODE).is_some()
+        || claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).is_some_and(|v| !v.is_empty())
+}
+
+/// Whether a node reaches a volume.
+pub fn reached_from(volume: &PersistentVolume, node: &Node) -> bool {
+    let required = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref()?.required.as_ref());
+    required.is_none_or(|s| {
+        let row = NodeRow {
+            name: node.name().into(),
+            node: Some(Arc::new(node.clone())),
+            other: Default::default(),
+            used_other: Default::default(),
+            pods: Default::default(),
+        };
+        selector_matches(s, &row)
+    })
+}
+
 /// Whether a claim has its volume.
 pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound")
         && claim.annotation(BOUND).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framework::{Outcome, place};
+    use crate::plugins::DEFAULT;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    fn read<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    /// Two nodes, and a class whose volumes are decided with the node.
+    fn cluster(provisioner: &str) -> Cluster {
+        let mut cluster = Cluster::default();
+        for name in ["a", "b"] {
+            cluster.set_node(read(json!({
+                "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+                "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"}},
+            })));
+        }
+        let class = json!({"metadata": {"name": "late"}, "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer"});
+        cluster.classes.insert("late".into(), read(class));
+        cluster
+    }
+
+    fn claim(cluster: &mut Cluster, name: &str) {
+        let spec = json!({"storageClassName": "late", "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}});
+        let claim = json!({"metadata": {"name": name, "namespace": "n", "uid": name}, "spec": spec});
+        cluster.claims.insert(("n".into(), name.into()), read(claim));
+    }
+
+    fn pod(name: &str, claim: &str, node: Option<&str>) -> Arc<PodInfo> {
+        let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]);
+        let selector = node.map(|n| json!({"kubernetes.io/hostname": n}));
+        let pod: Arc<Pod> = read(json!({"metadata": {"name": name, "namespace": "n", "uid": name},
+            "spec": {"containers": [], "volumes": volumes, "nodeSelector": selector}}));
+        Arc::new(PodInfo::new(pod))
+    }
+
+    /// Places a pod as the loop does, without writing anything.
+    fn placed(cluster: &mut Cluster, pod: &PodInfo) -> Option<String> {
+        match place(&DEFAULT, pod, cluster, &mut 0) {
+            Outcome::Placed(node) => {
+                let steps = steps(pod, cluster, &node);
+                decide(&steps, pod.pod.uid(), &node, cluster);
+                Some(node)
+            }
+            Outcome::Unplaced(_) => None,
+        }
+    }
+
+    #[test]
+    fn two_pods_with_one_claim_go_to_one_node_in_the_same_instant() {
+        let mut cluster = cluster("example.com/driver");
+        claim(&mut cluster, "c");
+        assert_eq!(placed(&mut cluster, &pod("first", "c", Some("a"))).as_deref(), Some("a"));
+        assert_eq!(placed(&mut cluster, &pod("second", "c", Some("b"))), None);
+        assert_eq!(placed(&mut cluster, &pod("third", "c", None)).as_deref(), Some("a"));
+        let third = steps(&pod("third", "c", None), &cluster, "a");
+        assert!(matches!(third.as_slice(), [Step::Await(_)]), "{third:?}");
+        // What failed is decided anew.
+        cluster.undecide("first");
+        assert_eq!(placed(&mut cluster, &pod("second", "c", Some("b"))).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn two_claims_do_not_get_one_volume() {
+        let mut cluster = cluster("kubernetes.io/no-provisioner");
+        let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["a"]}]}]}});
+        let volume: Arc<PersistentVolume> = read(
+            json!({"metadata": {"name": "pv"}, "status": {"phase": "Available"}, "spec": {
+            "storageClassName": "late", "accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"}, "nodeAffinity": affinity}}),
+        );
+        cluster.volumes.insert("pv".into(), volume);
+        claim(&mut cluster, "c");
+        claim(&mut cluster, "d");
+        assert_eq!(placed(&mut cluster, &pod("first", "c", None)).as_deref(), Some("a"));
+        assert_eq!(placed(&mut cluster, &pod("second", "d", None)), None);
+        assert_eq!(placed(&mut cluster, &pod("third", "c", None)).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_pod_with_resource_claims_waits() {
+        let cluster = cluster("example.com/driver");
+        let pod: Arc<Pod> = read(
+            json!({"metadata": {"name": "p", "uid": "p"}, "spec": {"containers": [], "resourceClaims": [{"name": "gpu"}]}}),
+        );
+        match place(&DEFAULT, &PodInfo::new(pod), &cluster, &mut 0) {
+            Outcome::Unplaced(d) => assert!(d.message().contains("resource claims"), "{}", d.message()),
+            Outcome::Placed(node) => panic!("placed on {node}"),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The plugins, a file each, in the order they are asked.
 
+mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -35,7 +36,7 @@ impl Plugin {
 }
 
 /// All plugins, as the default profile has them.
-pub const DEFAULT: [Plugin; 11] = [
+pub const DEFAULT: [Plugin; 12] = [
     node_unschedulable::PLUGIN,
     node_name::PLUGIN,
     taint_toleration::PLUGIN,
@@ -43,15 +44,16 @@ pub const DEFAULT: [Plugin; 11] = [
     node_ports::PLUGIN,
     node_resources::FIT,
     crate::volumes::PLUGIN,
+    dynamic_resources::PLUGIN,
     pod_topology_spread::PLUGIN,
     inter_pod_affinity::PLUGIN,
     node_resources::BALANCED,
     image_locality::PLUGIN,
 ];
 
-/// Names a profile may mention that are not in [`DEFAULT`]: what they do is part of the scheduler itself or,
-/// for volumes, of `VolumeBinding`.
-pub const BUILT_IN: [&str; 10] = [
+/// Names a profile may mention that are not in [`DEFAULT`]: what the first four do is part of the scheduler itself; the rest are
+/// [`ABSENT`].
+pub const BUILT_IN: [&str; 9] = [
     "SchedulingGates",
     "PrioritySort",
     "DefaultPreemption",
@@ -59,7 +61,10 @@ pub const BUILT_IN: [&str; 10] = [
     "VolumeRestrictions",
     "NodeVolumeLimits",
     "VolumeZone",
-    "DynamicResources",
     "NodeDeclaredFeatures",
     "GangScheduling",
 ];
+
+/// Upstream's plugins that are not there yet: they may be disabled, not asked for.
+pub const ABSENT: [&str; 5] =
+    ["VolumeRestrictions", "NodeVolumeLimits", "VolumeZone", "NodeDeclaredFeatures", "GangScheduling"];
