@@ -2,7 +2,7 @@
 
 use crate::forward::Resolvers;
 use crate::health;
-use crate::server::{Server, serve_tcp, serve_udp};
+use crate::server::{Clients, Server, serve_tcp, serve_udp};
 use crate::zone::{BY_ADDRESS, BY_SERVICE, Cached, Zone, service_addresses, service_of, slice_addresses};
 use client::{Client, Informers, ObjectExt};
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -34,6 +34,9 @@ pub struct Options {
     /// Where the resolvers for other names are listed
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
+    /// Ranges of addresses that are answered beside private networks and this machine; more than one with commas
+    #[arg(long, value_delimiter = ',')]
+    pub allow_from: Vec<ipnet::IpNet>,
     /// How much to log
     #[arg(short, long, default_value_t = 2)]
     pub v: u8,
@@ -105,7 +108,7 @@ async fn work(options: Options, shutdown: CancellationToken) -> Result<(), Error
         }
     }
     resolvers.0.retain(|r| !options.listen.contains(r));
-    let server = Arc::new(Server::new(zone, resolvers));
+    let server = Arc::new(Server::new(zone, resolvers, Clients { more: options.allow_from.clone() }));
 
     // Names that are not known yet would be denied, and clients would believe it.
     let synced = async { tokio::join!(services.synced(), slices.synced(), namespaces.synced()) };

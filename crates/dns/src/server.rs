@@ -4,7 +4,9 @@ use crate::forward::Resolvers;
 use crate::zone::{Found, Zone};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
+use ipnet::IpNet;
 use rand::seq::SliceRandom;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +30,7 @@ pub struct Server {
     zone: Zone,
     resolvers: Resolvers,
     forwards: Semaphore,
+    clients: Clients,
 }
 
 /// How a query came.
@@ -41,12 +44,12 @@ pub enum Transport {
 
 impl Server {
     /// A server of a zone that sends other names to resolvers.
-    pub fn new(zone: Zone, resolvers: Resolvers) -> Self {
-        Server { zone, resolvers, forwards: Semaphore::new(FORWARDS) }
+    pub fn new(zone: Zone, resolvers: Resolvers, clients: Clients) -> Self {
+        Server { zone, resolvers, forwards: Semaphore::new(FORWARDS), clients }
     }
 
     /// The answer to a query, if it deserves one.
-    pub async fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub async fn answer(&self, query: &[u8], transport: Transport, from: IpAddr) -> Option<Vec<u8>> {
         let message = match Message::from_vec(query) {
             Ok(message) if message.metadata.message_type == MessageType::Query => message,
             Ok(_) => return None, // an answer to an answer would be answered
@@ -57,6 +60,9 @@ impl Server {
                 return Message::error_msg(id, OpCode::Query, ResponseCode::FormErr).to_vec().ok();
             }
         };
+        if !self.clients.allow(from) {
+            return reply(&message, ResponseCode::Refused).to_vec().ok();
+        }
         let local = self.local(&message).await;
         let mut response = match local {
             Some(response) => response,
@@ -76,7 +82,7 @@ impl Server {
         }
         let bytes = response.to_vec().ok()?;
         if transport == Transport::Udp && bytes.len() > usize::from(limit(&message)) {
-            return cut(&response).to_vec().ok();
+            return cut(&response, usize::from(limit(&message)));
         }
         Some(bytes)
     }
@@ -153,13 +159,25 @@ fn limit(message: &Message) -> u16 {
     message.edns.as_ref().map_or(SMALL, |e| e.max_payload().clamp(SMALL, LARGE))
 }
 
-/// Without its records, and with the word that they are there: the client asks again over TCP.
-fn cut(response: &Message) -> Message {
-    let mut cut = reply(response, response.metadata.response_code);
-    cut.metadata.authoritative = response.metadata.authoritative;
-    cut.metadata.truncation = true;
-    cut.edns = response.edns.clone();
-    cut
+/// As many of its answers as fit, with the word that there are more: a client that can asks again over TCP, others go on with these.
+fn cut(response: &Message, limit: usize) -> Option<Vec<u8>> {
+    let with = |answers: usize| {
+        let mut cut = reply(response, response.metadata.response_code);
+        cut.metadata.authoritative = response.metadata.authoritative;
+        cut.metadata.truncation = true;
+        cut.edns = response.edns.clone();
+        cut.add_answers(response.answers.iter().take(answers).cloned());
+        cut.to_vec().ok()
+    };
+    let (mut fit, mut most) = (0, response.answers.len());
+    while fit < most {
+        let middle = (fit + most).div_ceil(2);
+        match with(middle).is_some_and(|bytes| bytes.len() <= limit) {
+            true => fit = middle,
+            false => most = middle - 1,
+        }
+    }
+    with(fit)
 }
 
 fn fit_foreign(answer: Vec<u8>, message: &Message, transport: Transport) -> Vec<u8> {
@@ -167,7 +185,32 @@ fn fit_foreign(answer: Vec<u8>, message: &Message, transport: Transport) -> Vec<
     if transport == Transport::Tcp || answer.len() <= usize::from(limit) {
         return answer;
     }
-    Message::from_vec(&answer).ok().and_then(|m| cut(&m).to_vec().ok()).unwrap_or(answer)
+    Message::from_vec(&answer).ok().and_then(|m| cut(&m, usize::from(limit))).unwrap_or(answer)
+}
+
+/// Who is answered. A server that looks names up for anybody is a tool for attacks on others.
+#[derive(Clone, Debug, Default)]
+pub struct Clients {
+    /// Ranges beside those that are not routed in the internet.
+    pub more: Vec<IpNet>,
+}
+
+impl Clients {
+    /// Whether an address gets answers: one of this machine, of a private network, or of a range that was named.
+    pub fn allow(&self, from: IpAddr) -> bool {
+        let from = from.to_canonical();
+        let private = match from {
+            // 100.64.0.0/10 is what carriers and clouds use inside (RFC 6598).
+            IpAddr::V4(ip) => {
+                ip.is_loopback()
+                    || ip.is_private()
+                    || ip.is_link_local()
+                    || (ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64)
+            }
+            IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        };
+        private || self.more.iter().any(|range| range.contains(&from))
+    }
 }
 
 /// Answers packets until shutdown.
@@ -187,7 +230,7 @@ pub async fn serve_udp(server: Arc<Server>, socket: UdpSocket, shutdown: Cancell
         let (server, socket) = (server.clone(), socket.clone());
         tokio::spawn(async move {
             let _slot = slot;
-            if let Some(answer) = server.answer(&query, Transport::Udp).await {
+            if let Some(answer) = server.answer(&query, Transport::Udp, from.ip()).await {
                 let _ = socket.send_to(&answer, from).await;
             }
         });
@@ -202,7 +245,7 @@ pub async fn serve_tcp(server: Arc<Server>, listener: TcpListener, shutdown: Can
             a = listener.accept() => a,
             () = shutdown.cancelled() => return,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, from)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await; // out of file descriptors
             continue;
         };
@@ -210,12 +253,12 @@ pub async fn serve_tcp(server: Arc<Server>, listener: TcpListener, shutdown: Can
         let (server, shutdown) = (server.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _slot = slot;
-            shutdown.run_until_cancelled(connection(&server, stream)).await
+            shutdown.run_until_cancelled(connection(&server, stream, from.ip())).await
         });
     }
 }
 
-async fn connection(server: &Server, mut stream: TcpStream) -> std::io::Result<()> {
+async fn connection(server: &Server, mut stream: TcpStream, from: IpAddr) -> std::io::Result<()> {
     loop {
         let query = async {
             let length = stream.read_u16().await?;
@@ -224,7 +267,7 @@ async fn connection(server: &Server, mut stream: TcpStream) -> std::io::Result<(
             Ok::<_, std::io::Error>(query)
         };
         let query = tokio::time::timeout(IDLE, query).await??;
-        let Some(answer) = server.answer(&query, Transport::Tcp).await else { return Ok(()) };
+        let Some(answer) = server.answer(&query, Transport::Tcp, from).await else { return Ok(()) };
         let Ok(length) = u16::try_from(answer.len()) else { return Ok(()) };
         let mut bytes = length.to_be_bytes().to_vec();
         bytes.extend(answer);
@@ -239,11 +282,12 @@ mod tests {
 
     fn server() -> Server {
         let zone = Zone::new("cluster.local", Box::new(Fixed::default())).unwrap();
-        Server::new(zone, Resolvers::default())
+        Server::new(zone, Resolvers::default(), Clients::default())
     }
 
     async fn code(message: &Message) -> Option<ResponseCode> {
-        let answer = server().answer(&message.to_vec().unwrap(), Transport::Udp).await?;
+        let answer =
+            server().answer(&message.to_vec().unwrap(), Transport::Udp, IpAddr::from([127, 0, 0, 1])).await?;
         let answer = Message::from_vec(&answer).unwrap();
         assert_eq!(answer.metadata.id, message.metadata.id);
         Some(answer.metadata.response_code)
@@ -269,11 +313,15 @@ mod tests {
     #[tokio::test]
     async fn bytes_that_are_no_query() {
         for bytes in [&b""[..], b"\0", b"\0\x01\0\0", &[0xff; 40], &[0; 11]] {
-            assert_eq!(server().answer(bytes, Transport::Udp).await, None, "{bytes:?}");
+            assert_eq!(
+                server().answer(bytes, Transport::Udp, IpAddr::from([127, 0, 0, 1])).await,
+                None,
+                "{bytes:?}"
+            );
         }
         // One question is promised and none is there.
         let broken = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 60];
-        let answer = server().answer(&broken, Transport::Udp).await.unwrap();
+        let answer = server().answer(&broken, Transport::Udp, IpAddr::from([127, 0, 0, 1])).await.unwrap();
         assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::FormErr);
     }
 
@@ -283,13 +331,59 @@ mod tests {
         let stop = CancellationToken::new();
         let zone = Zone::new("elsewhere", Box::new(Fixed::default())).unwrap();
         let resolver = other.local_addr().unwrap();
-        tokio::spawn(serve_udp(Arc::new(Server::new(zone, Resolvers::default())), other, stop.clone()));
+        tokio::spawn(serve_udp(
+            Arc::new(Server::new(zone, Resolvers::default(), Clients::default())),
+            other,
+            stop.clone(),
+        ));
         let zone = Zone::new("cluster.local", Box::new(Fixed::default())).unwrap();
-        let server = Server::new(zone, Resolvers(vec![resolver]));
+        let server = Server::new(zone, Resolvers(vec![resolver]), Clients::default());
         let asked = query("dns-version.elsewhere.", RecordType::TXT);
-        let answer = server.answer(&asked.to_vec().unwrap(), Transport::Udp).await.unwrap();
+        let answer = server
+            .answer(&asked.to_vec().unwrap(), Transport::Udp, IpAddr::from([127, 0, 0, 1]))
+            .await
+            .unwrap();
         let answer = Message::from_vec(&answer).unwrap();
         assert_eq!((answer.metadata.id, answer.answers.len()), (asked.metadata.id, 1));
         stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn strangers_are_refused() {
+        let mut asked = Message::query();
+        asked.add_query(Query::query("example.com.".parse().unwrap(), RecordType::A));
+        let bytes = asked.to_vec().unwrap();
+        for (from, stranger) in [
+            ("127.0.0.1", false),
+            ("10.244.0.7", false),
+            ("192.168.1.1", false),
+            ("100.64.3.2", false),
+            ("fd00::7", false),
+            ("::ffff:10.0.0.1", false),
+            ("203.0.113.9", true),
+            ("100.128.0.1", true),
+            ("2001:db8::1", true),
+        ] {
+            let answer = server().answer(&bytes, Transport::Udp, from.parse().unwrap()).await.unwrap();
+            let code = Message::from_vec(&answer).unwrap().metadata.response_code;
+            assert_eq!(code == ResponseCode::Refused, stranger, "{from}: {code}");
+        }
+        let named = Clients { more: vec!["203.0.113.0/24".parse().unwrap()] };
+        assert!(named.allow("203.0.113.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_fits_stays() {
+        let mut response = Message::response(1, OpCode::Query);
+        let name: hickory_proto::rr::Name = "web.default.svc.cluster.local.".parse().unwrap();
+        response.add_query(Query::query(name.clone(), RecordType::A));
+        for i in 0..60u8 {
+            let data = hickory_proto::rr::RData::A(hickory_proto::rr::rdata::A::new(10, 0, 0, i));
+            response.add_answer(hickory_proto::rr::Record::from_rdata(name.clone(), 5, data));
+        }
+        let cut = cut(&response, 512).unwrap();
+        let read = Message::from_vec(&cut).unwrap();
+        assert!(cut.len() <= 512 && read.metadata.truncation);
+        assert!(read.answers.len() > 25, "{} of 60 answers in {} bytes", read.answers.len(), cut.len());
     }
 }

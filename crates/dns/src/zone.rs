@@ -247,6 +247,8 @@ impl Zone {
                     }
                 }
             }
+            // An endpoint's own name, as a StatefulSet behind a usual service has it.
+            [_] => self.headless(name, before, &service, kind, found),
             _ => {}
         }
     }

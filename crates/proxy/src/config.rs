@@ -3,6 +3,7 @@
 use crate::model::Cidr;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -301,9 +302,10 @@ impl Config {
         } else {
             ranges("nodePortAddresses (--nodeport-addresses)", &addresses)?
         };
-        // All addresses of a family: no need to look.
-        let node_port_addresses =
-            if node_port_addresses.iter().any(|c| c.bits == 0) { Vec::new() } else { node_port_addresses };
+        // Node ports on 127.0.0.1 need a setting of the kernel that opens that address to the node's neighbours a little.
+        let at_loopback = !primary
+            && (node_port_addresses.iter().all(|c| c.ip.is_ipv6())
+                || node_port_addresses.iter().any(|c| c.contains(Ipv4Addr::LOCALHOST.into())));
         let sync_period = duration(
             "iptables.syncPeriod (--iptables-sync-period)",
             &o.iptables_sync_period,
@@ -352,11 +354,12 @@ impl Config {
             localhost_node_ports: o
                 .iptables_localhost_nodeports
                 .or(f.iptables.localhost_node_ports)
-                .unwrap_or(true),
+                .unwrap_or(true)
+                && at_loopback,
             node_port_addresses,
             node_ports_at_primary: primary,
             sync_period: sync_period.filter(|d| !d.is_zero()).unwrap_or(Duration::from_secs(30)),
-            min_sync_period: min_sync_period.unwrap_or_default(),
+            min_sync_period: min_sync_period.unwrap_or(Duration::from_secs(1)),
             oom_score_adj: o.oom_score_adj.or(f.oom_score_adj).unwrap_or(-999),
             tcp_be_liberal: o.conntrack_tcp_be_liberal.or(f.conntrack.tcp_be_liberal).unwrap_or(false),
             sysctls: sysctls(o, &f.conntrack)?,

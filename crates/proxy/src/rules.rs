@@ -361,11 +361,13 @@ pub fn base(s: &Settings) -> Vec<(Table, &'static str, Vec<String>)> {
         (Family::V4, true) => "",
     };
     let local = "-m addrtype --dst-type LOCAL";
-    let to_node_ports = if s.node_port_addresses.is_empty() {
+    // A family that is not named has its ports on all addresses (upstream: NewNodePortAddresses).
+    let addresses: Vec<_> = s.node_port_addresses.iter().filter(|c| Family::of(c.ip) == s.family).collect();
+    let to_node_ports = if addresses.is_empty() || addresses.iter().any(|c| c.bits == 0) {
         vec![format!("{note} {local}{loopback} -j KUBE-NODEPORTS")]
     } else {
-        let addresses = s.node_port_addresses.iter().filter(|c| Family::of(c.ip) == s.family);
-        addresses.map(|c| format!("{note} -d {c} {local} -j KUBE-NODEPORTS")).collect()
+        let open = addresses.iter().filter(|c| s.localhost_node_ports || !c.ip.is_loopback());
+        open.map(|c| format!("{note} -d {c} {local} -j KUBE-NODEPORTS")).collect()
     };
     let mut forward = Vec::new();
     if !s.tcp_be_liberal {

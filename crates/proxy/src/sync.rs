@@ -269,7 +269,9 @@ fn settings(config: &Config, node: Option<&Node>, family: Family, large: bool) -
     };
     let node_port_addresses = match (config.node_ports_at_primary, node_ip) {
         (true, Some(ip)) => vec![Cidr { ip, bits: if ip.is_ipv4() { 32 } else { 128 } }],
-        (true, None) => vec![Cidr { ip: Ipv4Addr::LOCALHOST.into(), bits: 32 }],
+        // An address of the family that nobody outside reaches: without any, all would be open.
+        (true, None) if family == Family::V4 => vec![Cidr { ip: Ipv4Addr::LOCALHOST.into(), bits: 32 }],
+        (true, None) => vec![Cidr { ip: std::net::Ipv6Addr::LOCALHOST.into(), bits: 128 }],
         (false, _) => config.node_port_addresses.clone(),
     };
     Settings {
