@@ -35,6 +35,10 @@ pub fn plan(
     zone: impl Fn(&str) -> Option<String>,
 ) -> Changes {
     let mut changes = Changes::default();
+    // What was made for an earlier service of the name goes with it: it is replaced while it is there.
+    let (there, left): (Vec<_>, Vec<_>) =
+        there.iter().cloned().partition(|s| s.controller().is_none_or(|c| c.uid == service.uid()));
+    changes.delete.extend(left);
     let families = families(service);
     for slice in there.iter().filter(|s| !families.contains(&s.address_type.as_str())) {
         changes.delete.push(slice.clone());
@@ -232,7 +236,7 @@ impl Frame<'_> {
         changes.delete.extend(rest);
     }
 
-    /// Writes a slice whose labels or owner are not what they should be.
+    /// Writes a slice whose labels are not what they should be.
     fn touch(&self, slice: Arc<EndpointSlice>, changes: &mut Changes) {
         if slice.metadata.labels.as_ref() != Some(&self.labels()) {
             let mut changed = (*slice).clone();

@@ -7,8 +7,7 @@ use crate::common::{pods, scheduling};
 use crate::{Config, Context, Error, Outcome};
 use api::{ObjectKey, time};
 use client::{
-    Client, Controller, Event, EventRecorder, EventType, Lister, ObjectExt, Patch, Scope, WorkQueue,
-    object_ref,
+    Client, Event, EventRecorder, EventType, Lister, ObjectExt, Patch, Scope, WorkQueue, object_ref,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -63,7 +62,7 @@ pub async fn run(ctx: Context) {
         limiters: Mutex::default(),
     });
     let (for_nodes, for_leases) = (this.clone(), this.clone());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&nodes, move |event, queue| for_nodes.on_node(event, queue))
         .on(&leases, move |event, _| for_leases.on_lease(event.object()))
         .on(&pods, |event, queue| {
