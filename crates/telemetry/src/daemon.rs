@@ -65,7 +65,7 @@ fn parse<O: Parser>(name: &str, upstream: &str, args: Vec<String>) -> Result<(O,
     Ok((O::from_arg_matches_mut(&mut matches)?, idle))
 }
 
-/// Is cancelled with SIGTERM or SIGINT. To be called within the runtime.
+/// Is cancelled with SIGTERM or SIGINT; a second one ends the program at once. To be called within the runtime.
 pub fn shutdown() -> CancellationToken {
     let token = CancellationToken::new();
     let cancel = token.clone();
@@ -79,6 +79,12 @@ pub fn shutdown() -> CancellationToken {
             _ = int.recv() => {}
         }
         cancel.cancel();
+        // Who asks twice does not want to wait for what is being ended.
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        std::process::exit(1);
     });
     token
 }
