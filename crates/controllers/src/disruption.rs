@@ -1,7 +1,7 @@
 //! PodDisruptionBudgets: how many pods may be evicted now.
 //! Watches budgets and pods; a pod leads to the budgets that select it.
 
-use crate::common::{intstr, pods, scale, selectors::Selectors};
+use crate::common::{conditions, intstr, pods, scale, selectors::Selectors};
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
 use api::selector::LabelSelector;
@@ -171,11 +171,11 @@ fn status(
         disruptions_allowed: Some(allowed),
         disrupted_pods: Some(disrupted).filter(|d| !d.is_empty()),
         observed_generation: budget.metadata.generation,
-        conditions: Some(conditions(budget, old.conditions, word, reason, "", now)),
+        conditions: Some(with_condition(budget, old.conditions, word, reason, "", now)),
     }
 }
 
-fn conditions(
+fn with_condition(
     budget: &PodDisruptionBudget,
     old: Option<Vec<Condition>>,
     word: &str,
@@ -184,20 +184,15 @@ fn conditions(
     now: Timestamp,
 ) -> Vec<Condition> {
     let mut all = old.unwrap_or_default();
-    let before = all.iter().find(|c| c.type_ == CONDITION && c.status == word);
-    let since = before.map_or(Time(time::truncate(now)), |c| c.last_transition_time.clone());
     let fresh = Condition {
         type_: CONDITION.into(),
         status: word.into(),
         reason: reason.into(),
         message: message.into(),
         observed_generation: budget.metadata.generation,
-        last_transition_time: since,
+        last_transition_time: Time(time::truncate(now)),
     };
-    match all.iter_mut().find(|c| c.type_ == CONDITION) {
-        Some(there) => *there = fresh,
-        None => all.push(fresh),
-    }
+    conditions::set(&mut all, fresh);
     all
 }
 
@@ -254,8 +249,14 @@ impl Budgets {
                 self.tell(&budget, "CalculateExpectedPodCountFailed", message);
                 let mut failed = budget.status.clone().unwrap_or_default();
                 failed.disruptions_allowed = Some(0);
-                failed.conditions =
-                    Some(conditions(&budget, failed.conditions, "False", "SyncFailed", &e.to_string(), now));
+                failed.conditions = Some(with_condition(
+                    &budget,
+                    failed.conditions,
+                    "False",
+                    "SyncFailed",
+                    &e.to_string(),
+                    now,
+                ));
                 self.write(&budget, failed).await?;
                 return Err(e);
             }

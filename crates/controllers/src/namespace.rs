@@ -1,6 +1,7 @@
 //! Empties namespaces that are being deleted, and lets them go.
 //! Watches namespaces; and pods, since the rest of a namespace goes when its last pod has gone.
 
+use crate::common::conditions;
 use crate::{Context, Error, Outcome};
 use api::time;
 use client::{
@@ -218,7 +219,7 @@ fn split(discovery: &Discovery) -> (Vec<ResourceInfo>, Vec<ResourceInfo>) {
 }
 
 /// Brings the conditions up to date; whether any changed.
-fn update_conditions(conditions: &mut Vec<NamespaceCondition>, r: &Report) -> bool {
+fn update_conditions(all: &mut Vec<NamespaceCondition>, r: &Report) -> bool {
     let list = |map: &BTreeMap<String, usize>, text: &str| {
         map.iter()
             .map(|(name, n)| format!("{name} {text} {n} resource instances"))
@@ -278,26 +279,14 @@ fn update_conditions(conditions: &mut Vec<NamespaceCondition>, r: &Report) -> bo
             Some((reason, message)) => ("True", reason, message),
             None => ("False", good_reason, good_text.to_string()),
         };
-        let mut new = NamespaceCondition {
+        let new = NamespaceCondition {
             type_: kind.into(),
             status: status.into(),
             reason: Some(reason.into()),
             message: Some(message),
             last_transition_time: Some(time::now()),
         };
-        match conditions.iter_mut().find(|c| c.type_ == kind) {
-            None => conditions.push(new),
-            Some(old) => {
-                if old.status == new.status {
-                    new.last_transition_time = old.last_transition_time.clone();
-                }
-                if *old == new {
-                    continue;
-                }
-                *old = new;
-            }
-        }
-        changed = true;
+        changed |= conditions::set(all, new);
     }
     changed
 }

@@ -237,7 +237,10 @@ impl Api {
                             at += 1;
                             if of == collection {
                                 let line = json!({"type": kind, "object": object}).to_string() + "\n";
-                                return Some((Ok(Frame::data(Bytes::from(line))), (api.clone(), collection, at)));
+                                return Some((
+                                    Ok(Frame::data(Bytes::from(line))),
+                                    (api.clone(), collection, at),
+                                ));
                             }
                         }
                     }

@@ -102,10 +102,10 @@ async fn a_stateful_set_waits_until_an_earlier_pod_s_claim_is_gone() {
 async fn a_big_job_is_complete_when_all_pods_are_counted() {
     let api = Api::default();
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "namespace": "ns", "uid": "j"}, "spec": {
-        "completions": 700, "parallelism": 700, "completionMode": "Indexed", "selector": {"matchLabels": {"job": "j"}},
+        "completions": 510, "parallelism": 510, "completionMode": "Indexed", "selector": {"matchLabels": {"job": "j"}},
         "template": {"metadata": {"labels": {"job": "j"}}, "spec": {"containers": [], "restartPolicy": "Never"}}}});
     api.put(JOBS, job);
-    for i in 0..700 {
+    for i in 0..510 {
         let mut of = owner("Job", "j", "j");
         of["apiVersion"] = "batch/v1".into();
         of["controller"] = true.into();
@@ -127,7 +127,7 @@ async fn a_big_job_is_complete_when_all_pods_are_counted() {
     let job = api.until("it is complete", complete).await;
     assert_eq!(
         (&job["status"]["succeeded"], &job["status"]["completedIndexes"]),
-        (&json!(700), &json!("0-699"))
+        (&json!(510), &json!("0-509"))
     );
     stop.cancel();
     running.await.unwrap();

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod claim;
+pub mod conditions;
 pub mod expectations;
 pub mod hash;
 pub mod history;

@@ -1,6 +1,6 @@
 //! What controllers need to know about pods, and how they make and delete them.
 
-use super::{controller_ref, delete_uid};
+use super::{conditions, controller_ref, delete_uid};
 use api::time;
 use client::{Client, EventRecorder, EventType, Object, ObjectExt, object_ref};
 use jiff::Timestamp;
@@ -48,7 +48,7 @@ pub fn node_name(pod: &Pod) -> &str {
 
 /// A condition of it.
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+    conditions::find(pod.status.as_ref()?.conditions.as_ref(), kind)
 }
 
 /// Since when it is ready, if it is.

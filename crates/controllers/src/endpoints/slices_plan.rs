@@ -379,6 +379,18 @@ mod tests {
     }
 
     #[test]
+    fn slices_of_an_earlier_service_of_the_name_are_replaced() {
+        let (s, zone) = (service(), |_: &str| None);
+        let pods = [pod(1)];
+        let there = stored(plan(&s, &pods, &[], 100, zone).create);
+        let mut anew = service();
+        anew.metadata.uid = Some("u2".into());
+        let changes = plan(&anew, &pods, &there, 100, zone);
+        assert_eq!((sizes(&changes.create), changes.update.len(), changes.delete.len()), (vec![1], 0, 1));
+        assert_eq!(changes.create[0].controller().unwrap().uid, "u2");
+    }
+
+    #[test]
     fn conditions_tell_of_ending_pods() {
         let mut ending = (*pod(1)).clone();
         ending.metadata.deletion_timestamp = Some(api::time::now());

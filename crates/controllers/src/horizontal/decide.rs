@@ -129,15 +129,14 @@ fn is_unready(pod: &Pod, sample: &Sample, settings: &Settings, now: Timestamp) -
 }
 
 /// How many pods their usage asks for. Pods that are not ready, or that nothing is known of, are taken to use
-/// what changes the least.
+/// what changes the least. `startup` is given where a pod's usage says little while it starts: of the CPU.
 pub fn propose(
     all: &[Arc<Pod>],
     samples: &Samples,
     goal: Goal<'_>,
-    is_cpu: bool,
+    startup: Option<&Settings>,
     current: i32,
     tolerances: Tolerances,
-    settings: &Settings,
     now: Timestamp,
 ) -> Result<Proposal, String> {
     if all.is_empty() {
@@ -154,7 +153,7 @@ pub fn propose(
         } else {
             match samples.get(&name) {
                 None => drop(missing.insert(name)),
-                Some(sample) if is_cpu && is_unready(pod, sample, settings, now) => {
+                Some(sample) if startup.is_some_and(|s| is_unready(pod, sample, s, now)) => {
                     unready.insert(name);
                 }
                 Some(_) => ready += 1,
@@ -432,19 +431,16 @@ mod tests {
                 .collect();
             let requests: BTreeMap<String, i64> = all.iter().map(|p| (p.name().to_string(), 1000)).collect();
             let settings = Settings::default();
-            let plain = propose(&all, &samples, Goal::Average(500), false, 2, T, &settings, now()).unwrap();
+            let plain = propose(&all, &samples, Goal::Average(500), None, 2, T, now()).unwrap();
             let share =
-                propose(&all, &samples, Goal::Utilization(50, &requests), true, 2, T, &settings, now())
+                propose(&all, &samples, Goal::Utilization(50, &requests), Some(&settings), 2, T, now())
                     .unwrap();
             assert_eq!(plain.replicas, want, "{pods} {used}");
             if used != "a=100" {
                 assert_eq!(share.replicas, want, "{pods} {used}");
             }
         }
-        assert!(
-            propose(&[], &Samples::new(), Goal::Average(1), false, 2, T, &Settings::default(), now())
-                .is_err()
-        );
+        assert!(propose(&[], &Samples::new(), Goal::Average(1), None, 2, T, now()).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod decide;
 mod measure;
 
-use crate::common::{pods, scale};
+use crate::common::{conditions, pods, scale};
 use crate::{Context, Error, Outcome};
 use api::pod_resources;
 use api::quantity::{Format, Quantity};
@@ -81,20 +81,14 @@ struct Found {
 struct Unknown(&'static str, String);
 
 fn set(status: &mut HorizontalPodAutoscalerStatus, kind: &str, word: &str, reason: &str, message: &str) {
-    let conditions = status.conditions.get_or_insert_default();
-    let before = conditions.iter().find(|c| c.type_ == kind && c.status == word);
-    let since = before.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(time::now);
     let fresh = HorizontalPodAutoscalerCondition {
         type_: kind.into(),
         status: word.into(),
         reason: Some(reason.into()),
         message: Some(message.into()),
-        last_transition_time: Some(since),
+        last_transition_time: Some(time::now()),
     };
-    match conditions.iter_mut().find(|c| c.type_ == kind) {
-        Some(there) => *there = fresh,
-        None => conditions.push(fresh),
-    }
+    conditions::set(status.conditions.get_or_insert_default(), fresh);
 }
 
 fn amount(milli: i64) -> Quantity {
@@ -436,10 +430,9 @@ impl Autoscalers {
                     &target.pods,
                     &samples,
                     goal,
-                    name == "cpu",
+                    (name == "cpu").then_some(&self.settings),
                     current,
                     tolerances,
-                    &self.settings,
                     now,
                 )
                 .map_err(|e| unknown(format!("failed to get {name} utilization: {e}")))?;
@@ -487,8 +480,7 @@ impl Autoscalers {
                 .map_err(|e| unknown(format!("unable to get metric {}: {e}", metric.name)))?;
                 let goal = Goal::Average(milli(source.target.average_value.as_ref()).unwrap_or_default());
                 let p =
-                    propose(&target.pods, &samples, goal, false, current, tolerances, &self.settings, now)
-                        .map_err(unknown)?;
+                    propose(&target.pods, &samples, goal, None, current, tolerances, now).map_err(unknown)?;
                 let measured = MetricValueStatus {
                     average_value: Some(amount(p.average).to_text()),
                     ..Default::default()

@@ -3,7 +3,7 @@
 //! Watches nodes, their leases and pods. A sign of life only moves the time at which the node is looked at.
 
 use super::zones::{Limiter, is_ready, rate, states, zone_of};
-use crate::common::{pods, scheduling};
+use crate::common::{conditions, pods, scheduling};
 use crate::{Config, Context, Error, Outcome};
 use api::{ObjectKey, time};
 use client::{
@@ -23,7 +23,7 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 pub fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
-    node.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+    conditions::find(node.status.as_ref()?.conditions.as_ref(), kind)
 }
 
 /// The last that was heard of a node.
