@@ -77,3 +77,76 @@ fn a_deployment_becomes_pods_on_nodes_and_goes_again() {
         });
     }
 }
+
+const SETS: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: d}
+spec:
+  selector: {matchLabels: {app: d}}
+  template:
+    metadata: {labels: {app: d}}
+    spec: {containers: [{name: c, image: "nginx:1.7.9", ports: [{containerPort: 80}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: more}
+spec: {cidrs: [10.97.0.0/24]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: owner}
+"#;
+
+const SERVICE: &str =
+    "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {clusterIP: 10.97.0.9, ports: [{port: 80}]}}";
+
+#[test]
+fn the_controller_manager_keeps_what_is_in_use_and_writes_what_upstream_writes() {
+    let c = Cluster::start(Store::Embedded);
+    let _manager = Daemon::start(&c, "kube-controller-manager");
+    let raw = |path: &str| c.kubectl(&["get", "--raw", path]).ok();
+    let value = |path: &str| serde_json::from_str::<serde_json::Value>(&raw(path)?).ok();
+    eventually("the default service account", || c.kubectl(&["get", "serviceaccount", "default"]).ok());
+    c.kubectl_with(&["create", "-f", "-"], SETS).unwrap();
+    // A revision is, byte for byte, what upstream makes of the set: its clients compare it.
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let revision = eventually("the revision", || raw(revisions).filter(|r| r.contains("$patch")));
+    let mut template =
+        value("/apis/apps/v1/namespaces/default/daemonsets/d").unwrap()["spec"]["template"].take();
+    template["$patch"] = "replace".into();
+    let wanted = serde_json::json!({"spec": {"template": template}}).to_string();
+    assert!(revision.contains(&wanted), "{wanted}\n{revision}");
+    // A range that holds an address stays until the address is free.
+    let range = "/apis/networking.k8s.io/v1/servicecidrs/more";
+    let says = |word: &str| value(range).filter(|r| r["status"]["conditions"][0].to_string().contains(word));
+    eventually("the range is ready", || says("\"True\""));
+    c.kubectl_with(&["create", "-f", "-"], SERVICE).unwrap();
+    c.kubectl(&["delete", "servicecidr", "more", "--wait=false"]).unwrap();
+    eventually("it is said to be in use", || says("Terminating"));
+    c.kubectl(&["delete", "service", "s"]).unwrap();
+    eventually("the range is gone", || raw(range).is_none().then_some(()));
+    // What has no namespace can't be owned by what has one, and is not collected for that.
+    let uid = c.kubectl(&["get", "configmap", "owner", "-o", "jsonpath={.metadata.uid}"]).unwrap();
+    c.kubectl(&["create", "namespace", "b"]).unwrap();
+    let refer = format!(
+        "metadata: {{name: x, ownerReferences: [{{apiVersion: v1, kind: ConfigMap, name: owner, uid: {uid}}}]}}"
+    );
+    c.kubectl_with(
+        &["create", "-f", "-"],
+        &format!("{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, {refer}}}"),
+    )
+    .unwrap();
+    c.kubectl_with(
+        &["create", "-n", "b", "-f", "-"],
+        &format!("{{apiVersion: v1, kind: ConfigMap, {refer}}}"),
+    )
+    .unwrap();
+    eventually("the stranger is collected", || {
+        raw("/api/v1/namespaces/b/configmaps/x").is_none().then_some(())
+    });
+    eventually("the event", || {
+        raw("/api/v1/namespaces/b/events").filter(|e| e.contains("OwnerRefInvalidNamespace"))
+    });
+    assert!(c.kubectl(&["get", "clusterrole", "x"]).is_ok());
+}

@@ -2,16 +2,16 @@
 
 use crate::error::Error;
 use crate::object::Meta;
-use crate::verbs::{Client, List, ListParams, Patch, collection, decode, encode, item, with_query};
+use crate::verbs::{
+    Client, List, ListParams, Patch, Unreadable, collection, decode, encode, item, with_query,
+};
 use crate::watch::WatchStream;
 use bytes::Bytes;
-use futures::future::join_all;
 use http::Method;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
-    APIGroup, APIGroupList, APIResourceList, APIVersions, DeleteOptions, ObjectMeta,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const JSON: &str = "application/json";
 pub(crate) const METADATA: &str =
@@ -116,12 +116,53 @@ impl Discovery {
     }
 }
 
-/// An object of which only the metadata is wanted.
+/// An object of which only the metadata is wanted, without `managedFields`: they are most of it, as values take
+/// many times the memory of their text, and nobody reads them.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct PartialObject {
     /// The metadata.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lean")]
     pub metadata: ObjectMeta,
+}
+
+/// [`ObjectMeta`] without what is not kept.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LeanMeta {
+    name: Option<String>,
+    generate_name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+    finalizers: Option<Vec<String>>,
+}
+
+fn lean<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    let m = LeanMeta::deserialize(from)?;
+    Ok(ObjectMeta {
+        name: m.name,
+        generate_name: m.generate_name,
+        namespace: m.namespace,
+        uid: m.uid,
+        resource_version: m.resource_version,
+        generation: m.generation,
+        creation_timestamp: m.creation_timestamp,
+        deletion_timestamp: m.deletion_timestamp,
+        deletion_grace_period_seconds: m.deletion_grace_period_seconds,
+        labels: m.labels,
+        annotations: m.annotations,
+        owner_references: m.owner_references,
+        finalizers: m.finalizers,
+        managed_fields: None,
+        self_link: None,
+    })
 }
 
 impl Meta for PartialObject {
@@ -135,49 +176,6 @@ impl Meta for PartialObject {
 }
 
 impl Client {
-    /// Finds out what the server serves. Only failing to read the list of groups is an error.
-    pub async fn discover(&self) -> Result<Discovery, Error> {
-        let core: APIVersions = self.get_path("/api").await?;
-        let groups: APIGroupList = self.get_path("/apis").await?;
-        let mut versions: Vec<(String, String, bool)> =
-            core.versions.into_iter().enumerate().map(|(i, v)| (String::new(), v, i == 0)).collect();
-        for APIGroup { name, preferred_version, versions: served, .. } in groups.groups {
-            let preferred = preferred_version.map(|p| p.version).unwrap_or_default();
-            versions.extend(
-                served.into_iter().map(|v| (name.clone(), v.version.clone(), v.version == preferred)),
-            );
-        }
-        let lists = join_all(versions.iter().map(|(group, version, _)| {
-            let path =
-                if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-            async move { self.get_path::<APIResourceList>(&path).await }
-        }))
-        .await;
-        let mut found = Discovery::default();
-        for ((group, version, preferred), list) in versions.into_iter().zip(lists) {
-            match list {
-                Err(e) => found.failed.push((format!("{group}/{version}"), e.to_string())),
-                Ok(list) => {
-                    for r in list.resources.into_iter().filter(|r| !r.name.contains('/')) {
-                        let resource = ResourceId {
-                            group: group.clone(),
-                            version: version.clone(),
-                            plural: r.name,
-                            namespaced: r.namespaced,
-                        };
-                        found.resources.push(ResourceInfo {
-                            resource,
-                            kind: r.kind,
-                            verbs: r.verbs,
-                            preferred,
-                        });
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// Reads what is at a path: lists and subresources of APIs that we have no types for.
     pub async fn get_path<R: serde::de::DeserializeOwned>(&self, path: &str) -> Result<R, Error> {
         decode(path, &self.ask(Method::GET, path.into(), JSON, JSON, Bytes::new()).await?)
@@ -207,7 +205,7 @@ impl Client {
         namespace: &str,
         params: &ListParams,
     ) -> Result<List<Value>, Error> {
-        self.list_path(r.collection(namespace), params, JSON).await
+        self.list_path(r.collection(namespace), params, JSON, Unreadable::Fails).await
     }
 
     /// All of a collection, the metadata alone.
@@ -217,7 +215,18 @@ impl Client {
         namespace: &str,
         params: &ListParams,
     ) -> Result<List<PartialObject>, Error> {
-        self.list_all_path(r.collection(namespace), params, METADATA_LIST).await
+        let path = r.collection(namespace);
+        self.list_all_path(path, params, METADATA_LIST, Unreadable::Fails, |_| {}).await
+    }
+
+    /// A page of a collection, the metadata alone.
+    pub async fn page_metadata(
+        &self,
+        r: &ResourceId,
+        namespace: &str,
+        params: &ListParams,
+    ) -> Result<List<PartialObject>, Error> {
+        self.list_path(r.collection(namespace), params, METADATA_LIST, Unreadable::Fails).await
     }
 
     /// Watches a collection, the metadata alone.
@@ -275,7 +284,7 @@ impl Client {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<(), Error> {
-        self.ask(Method::DELETE, r.item(namespace, name, "")?, JSON, JSON, encode(options)?).await.map(drop)
+        self.tell(Method::DELETE, r.item(namespace, name, "")?, encode(options)?).await
     }
 
     /// Deletes what the parameters select.
@@ -287,7 +296,7 @@ impl Client {
         options: &DeleteOptions,
     ) -> Result<(), Error> {
         let path = with_query(r.collection(namespace), &params.query());
-        self.ask(Method::DELETE, path, JSON, JSON, encode(options)?).await.map(drop)
+        self.tell(Method::DELETE, path, encode(options)?).await
     }
 
     pub(crate) fn collection_dyn(r: &ResourceId, namespace: &str) -> String {

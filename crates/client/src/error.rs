@@ -69,6 +69,15 @@ impl Error {
         self.has_reason("Expired") || self.has_reason("Gone") || self.status().is_some_and(|s| s.code == 410)
     }
 
+    /// Whether the resource version is one that the server has not reached: it may have been put back to an
+    /// earlier state, and the version will not come for long.
+    pub fn is_too_new(&self) -> bool {
+        let Some(status) = self.status() else { return false };
+        let causes = status.details.as_ref().map(|d| d.causes.as_slice()).unwrap_or_default();
+        causes.iter().any(|c| c.reason == "ResourceVersionTooLarge")
+            || status.message.starts_with("Too large resource version")
+    }
+
     /// Whether the caller may not.
     pub fn is_forbidden(&self) -> bool {
         self.has_reason("Forbidden")

@@ -1,12 +1,15 @@
 //! Events: what a daemon did to an object, for people to read. Like events become one with a count.
 //! Start at [`EventRecorder`].
 
+use crate::tasks;
 use crate::verbs::{Client, Patch};
 use api::time;
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
@@ -63,8 +66,15 @@ impl EventRecorder {
         tokio::spawn(async move {
             let mut correlator = Correlator::default();
             while let Some(message) = waiting.recv().await {
-                if let Some(step) = correlator.decide(message, &source) {
-                    write(&client, &mut correlator, step).await;
+                let written = AssertUnwindSafe(async {
+                    if let Some(step) = correlator.decide(message, &source) {
+                        write(&client, &mut correlator, step).await;
+                    }
+                });
+                // What it remembers only makes like events one: it begins anew rather than write no more.
+                if let Err(panic) = written.catch_unwind().await {
+                    tracing::error!("writing an event panicked: {}", tasks::message(&*panic));
+                    correlator = Correlator::default();
                 }
             }
         });

@@ -292,8 +292,16 @@ impl<T: Meta> Informer<T> {
         self.change(|cache| cache.resource_version = resource_version);
     }
 
-    /// Takes over a whole list: what is not in it is gone.
-    pub(crate) fn replace(&self, objects: Vec<T>, resource_version: String) {
+    /// Tells all that is there again, as a change to itself: what was lost on the way is made good.
+    pub(crate) fn resync(&self) {
+        let handlers = self.handlers();
+        for object in self.lister().list() {
+            Self::tell(&handlers, Event::Updated(object.clone(), object));
+        }
+    }
+
+    /// Takes over a whole list: what is not in it is gone. With `anew` the same version may be another state.
+    pub(crate) fn replace(&self, objects: Vec<T>, resource_version: String, anew: bool) {
         let handlers = self.handlers();
         let new: BTreeSet<Entry<T>> = objects.into_iter().map(|o| Entry(Arc::new(o))).collect();
         let gone: Vec<Arc<T>> =
@@ -305,7 +313,7 @@ impl<T: Meta> Informer<T> {
         for Entry(object) in new {
             match self.change(|cache| cache.put(&object)) {
                 None => Self::tell(&handlers, Event::Added(object)),
-                Some(old) if old.resource_version() == object.resource_version() => {}
+                Some(old) if !anew && old.resource_version() == object.resource_version() => {}
                 Some(old) => Self::tell(&handlers, Event::Updated(old, object)),
             }
         }
@@ -393,6 +401,7 @@ mod tests {
         informer.replace(
             vec![pod("b", "1", "1", "x"), pod("a", "2", "2", "x"), pod("a", "1", "3", "y")],
             "3".into(),
+            false,
         );
         informer.index("late", of_node);
         let l = informer.lister();
@@ -431,8 +440,12 @@ mod tests {
             to.lock().unwrap().push(word);
         });
         informer.put(pod("a", "2", "2", ""));
-        informer.replace(vec![pod("a", "2", "2", ""), pod("a", "3", "3", "")], "3".into());
-        informer.replace(vec![pod("a", "2", "4", ""), pod("a", "3", "3", "")], "4".into());
+        informer.replace(vec![pod("a", "2", "2", ""), pod("a", "3", "3", "")], "3".into(), false);
+        informer.replace(vec![pod("a", "2", "4", ""), pod("a", "3", "3", "")], "4".into(), false);
         assert_eq!(heard.lock().unwrap().join(" "), "+1 +2 -1 +3 2:2>4");
+        heard.lock().unwrap().clear();
+        informer.resync();
+        informer.replace(vec![pod("a", "2", "4", "x")], "2".into(), true);
+        assert_eq!(heard.lock().unwrap().join(" "), "2:4>4 3:3>3 -3 2:4>4");
     }
 }

@@ -4,10 +4,12 @@ use crate::dynamic::{METADATA, METADATA_LIST, PartialObject, ResourceId};
 use crate::informer::Informer;
 use crate::object::{Meta, Object};
 use crate::reflector::{self, Source};
+use crate::tasks;
 use crate::verbs::{Client, ListParams, collection};
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The part of a collection that an informer keeps; the default is all of it.
@@ -28,13 +30,21 @@ type Shared = HashMap<(TypeId, Scope), Box<dyn Any + Send>>;
 pub struct Informers {
     client: Client,
     shutdown: CancellationToken,
+    resync: Option<Duration>,
     shared: Arc<Mutex<Shared>>,
 }
 
 impl Informers {
-    /// Informers that run until shutdown. Needs a Tokio runtime when one is asked for.
+    /// Informers that run until shutdown. Needs a Tokio runtime when one is asked for. One that panics, such as in
+    /// a handler, would be a cache that stands still: it cancels `shutdown`.
     pub fn new(client: Client, shutdown: CancellationToken) -> Self {
-        Informers { client, shutdown, shared: Arc::default() }
+        Informers { client, shutdown, resync: None, shared: Arc::default() }
+    }
+
+    /// Tells handlers all that is there again after so long, or up to twice as long.
+    pub fn resync(mut self, period: Duration) -> Self {
+        self.resync = Some(period).filter(|p| !p.is_zero());
+        self
     }
 
     /// The informer of all objects of a kind.
@@ -64,7 +74,8 @@ impl Informers {
             accept_watch: "application/json",
             strip,
         };
-        let informer = start(source, self.shutdown.clone());
+        let informer = Informer::empty();
+        self.start(source, &informer, CancellationToken::new());
         shared.insert(key, Box::new(informer.clone()));
         informer
     }
@@ -73,8 +84,7 @@ impl Informers {
     /// shutdown of all. It is not shared.
     pub fn metadata(&self, resource: &ResourceId, shutdown: CancellationToken) -> Informer<PartialObject> {
         fn strip(object: &mut PartialObject) {
-            let m = &mut object.metadata;
-            (m.managed_fields, m.annotations, m.labels) = (None, None, None);
+            (object.metadata.annotations, object.metadata.labels) = (None, None);
         }
         let source = Source {
             client: self.client.clone(),
@@ -85,9 +95,16 @@ impl Informers {
             strip,
         };
         let informer = Informer::empty();
-        let (all, mine) = (self.shutdown.clone(), informer.clone());
-        tokio::spawn(async move { all.run_until_cancelled(reflector::run(source, mine, shutdown)).await });
+        self.start(source, &informer, shutdown);
         informer
+    }
+
+    /// The task ends with `stop`, or with the shutdown of all.
+    fn start<T: Meta>(&self, source: Source<T>, informer: &Informer<T>, stop: CancellationToken) {
+        let (name, informer, resync) = (source.path.clone(), informer.clone(), self.resync);
+        tasks::spawn(name, self.shutdown.clone(), async move {
+            stop.run_until_cancelled(reflector::run(source, informer, resync)).await;
+        });
     }
 }
 
@@ -97,11 +114,4 @@ fn params(scope: &Scope) -> ListParams {
         field_selector: scope.field_selector.clone(),
         ..ListParams::default()
     }
-}
-
-/// The task ends with shutdown.
-fn start<T: Meta>(source: Source<T>, shutdown: CancellationToken) -> Informer<T> {
-    let informer = Informer::empty();
-    tokio::spawn(reflector::run(source, informer.clone(), shutdown));
-    informer
 }

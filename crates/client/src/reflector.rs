@@ -1,13 +1,14 @@
 //! Fills an informer: lists a collection, then watches it from there, for ever.
+//! A version that is too old, and one that is too new for a server that was put back to an earlier state, lead to
+//! a new list at no version at all.
 
 use crate::error::Error;
 use crate::informer::Informer;
 use crate::object::Meta;
-use crate::verbs::{Client, ListParams};
+use crate::verbs::{Client, ListParams, Unreadable};
 use crate::watch::WatchEvent;
 use rand::Rng;
 use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
 
 const BACKOFF_START: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -31,6 +32,9 @@ pub(crate) struct Source<T> {
 enum State {
     /// It has to list, at a resource version at least this new.
     List { at_least: String },
+    /// It has to list whatever is newest: what it knows may be of another past than the server's, in which the
+    /// same version was another state.
+    ListAnew,
     /// It knows all up to this resource version.
     Watch { from: String },
 }
@@ -56,9 +60,21 @@ impl Backoff {
     }
 }
 
-/// Runs until shutdown.
-pub(crate) async fn run<T: Meta>(source: Source<T>, informer: Informer<T>, shutdown: CancellationToken) {
-    shutdown.run_until_cancelled(reflect(&source, &informer)).await;
+/// Runs for ever; tells everything again after each `resync`, if there is one.
+pub(crate) async fn run<T: Meta>(source: Source<T>, informer: Informer<T>, resync: Option<Duration>) {
+    let again = async {
+        let Some(period) = resync else { return std::future::pending().await };
+        loop {
+            // So that not all collections come at once.
+            let jitter = rand::rng().random_range(1.0..2.0);
+            tokio::time::sleep(period.mul_f64(jitter)).await;
+            informer.resync();
+        }
+    };
+    tokio::select! {
+        () = reflect(&source, &informer) => {}
+        () = again => {}
+    }
 }
 
 async fn reflect<T: Meta>(source: &Source<T>, informer: &Informer<T>) {
@@ -69,16 +85,22 @@ async fn reflect<T: Meta>(source: &Source<T>, informer: &Informer<T>) {
         let started = Instant::now();
         let watched = matches!(state, State::Watch { .. });
         let (next, result) = match state {
-            State::List { at_least } => match list(source, informer, &at_least).await {
+            State::List { at_least } => match list(source, informer, &at_least, false).await {
                 Ok(version) => (State::Watch { from: version }, Ok(())),
                 Err(e) if e.is_expired() => (State::List { at_least: String::new() }, Err(e)),
+                Err(e) if e.is_too_new() => (State::ListAnew, Err(e)),
                 Err(e) => (State::List { at_least }, Err(e)),
+            },
+            State::ListAnew => match list(source, informer, "", true).await {
+                Ok(version) => (State::Watch { from: version }, Ok(())),
+                Err(e) => (State::ListAnew, Err(e)),
             },
             State::Watch { from } => {
                 let result = watch(source, informer, &from).await;
                 let seen = informer.lister().resource_version();
                 match result {
                     Err(e) if e.is_expired() => (State::List { at_least: String::new() }, Ok(())),
+                    Err(e) if e.is_too_new() => (State::ListAnew, Err(e)),
                     // An object we can't read would stay in the way for ever: see what is there now.
                     Err(e @ Error::Decode { .. }) => (State::List { at_least: seen }, Err(e)),
                     other => (State::Watch { from: seen }, other),
@@ -102,12 +124,24 @@ async fn reflect<T: Meta>(source: &Source<T>, informer: &Informer<T>) {
     }
 }
 
-async fn list<T: Meta>(source: &Source<T>, informer: &Informer<T>, at_least: &str) -> Result<String, Error> {
+async fn list<T: Meta>(
+    source: &Source<T>,
+    informer: &Informer<T>,
+    at_least: &str,
+    anew: bool,
+) -> Result<String, Error> {
     let params = ListParams { resource_version: at_least.into(), ..source.params.clone() };
-    let mut all = source.client.list_all_path::<T>(source.path.clone(), &params, source.accept_list).await?;
-    all.items.iter_mut().for_each(source.strip);
+    let ask = |unreadable| {
+        let (path, accept) = (source.path.clone(), source.accept_list);
+        source.client.list_all_path::<T>(path, &params, accept, unreadable, source.strip)
+    };
+    let all = match ask(Unreadable::Fails).await {
+        // One object that nobody understands must not keep all others from being seen.
+        Err(Error::Decode { .. }) => ask(Unreadable::Skipped).await?,
+        other => other?,
+    };
     let version = all.resource_version;
-    informer.replace(all.items, version.clone());
+    informer.replace(all.items, version.clone(), anew);
     Ok(version)
 }
 

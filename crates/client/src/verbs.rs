@@ -2,7 +2,10 @@
 
 use crate::body::ResponseBody;
 use crate::connection::Connections;
+use crate::dynamic::PartialObject;
 use crate::error::Error;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::object::{Object, ObjectExt};
 use crate::token::TokenSource;
 use crate::{Config, WatchStream};
@@ -14,8 +17,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 const JSON: &str = "application/json";
@@ -29,6 +35,17 @@ const PAGE: u32 = 500;
 pub struct Client {
     connections: Arc<Connections>,
     config: Arc<Config>,
+    limits: Limits,
+    metrics: Option<Metrics>,
+}
+
+/// What becomes of an object in a list that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// The list can't be had.
+    Fails,
+    /// It is left out, which is told.
+    Skipped,
 }
 
 /// What a list or watch is about.
@@ -175,7 +192,31 @@ fn item_of<T: Object>(namespace: &str, name: &str, subresource: &str) -> Result<
 impl Client {
     /// A client. It connects with the first request.
     pub fn new(config: Config) -> Result<Client, Error> {
-        Ok(Client { connections: Arc::new(Connections::new(&config)?), config: Arc::new(config) })
+        Ok(Client {
+            connections: Arc::new(Connections::new(&config)?),
+            config: Arc::new(config),
+            limits: Limits::default(),
+            metrics: None,
+        })
+    }
+
+    /// At most so many requests of this client and of all clones that are made from now on are under way at once,
+    /// and what they answer is held in memory; the others wait. Watches and other streams don't count.
+    pub fn bounded(mut self, in_flight: usize) -> Client {
+        self.limits = self.limits.bounded(in_flight);
+        self
+    }
+
+    /// Sends no more than so many requests a second, after so many at once, together with its clones.
+    pub fn paced(mut self, per_second: f64, burst: u32) -> Client {
+        self.limits = self.limits.paced(per_second, burst);
+        self
+    }
+
+    /// Measures requests, its own and those of clones that are made from now on.
+    pub fn metered(mut self, metrics: &Metrics) -> Client {
+        self.metrics = Some(metrics.clone());
+        self
     }
 
     /// What the client was made from.
@@ -186,19 +227,20 @@ impl Client {
     /// The same server with another token and without our certificate. Connections are not shared with
     /// this client, since the server would go by the certificate, but with clones of the new one.
     pub fn with_token(&self, token: TokenSource) -> Result<Client, Error> {
-        Client::new(Config { token, ..self.config.anonymous() })
+        let new = Client::new(Config { token, ..self.config.anonymous() })?;
+        Ok(Client { limits: self.limits.clone(), metrics: self.metrics.clone(), ..new })
     }
 
     /// The same connections with another token; for a client that has no certificate.
     pub fn sharing(&self, token: TokenSource) -> Client {
         let config = Config { token, ..(*self.config).clone() };
-        Client { connections: self.connections.clone(), config: Arc::new(config) }
+        Client { config: Arc::new(config), ..self.clone() }
     }
 
     /// The same connections under another program's name.
     pub fn named(&self, program: &str) -> Client {
         let config = (*self.config).clone().user_agent(program);
-        Client { connections: self.connections.clone(), config: Arc::new(config) }
+        Client { config: Arc::new(config), ..self.clone() }
     }
 
     /// One object.
@@ -217,12 +259,12 @@ impl Client {
 
     /// A page of a collection; all of it if the parameters set no limit.
     pub async fn list<T: Object>(&self, namespace: &str, params: &ListParams) -> Result<List<T>, Error> {
-        self.list_path(collection_of::<T>(namespace), params, JSON).await
+        self.list_path(collection_of::<T>(namespace), params, JSON, Unreadable::Fails).await
     }
 
     /// All of a collection, in pages.
     pub async fn list_all<T: Object>(&self, namespace: &str, params: &ListParams) -> Result<List<T>, Error> {
-        self.list_all_path(collection_of::<T>(namespace), params, JSON).await
+        self.list_all_path(collection_of::<T>(namespace), params, JSON, Unreadable::Fails, |_| {}).await
     }
 
     /// Creates an object in the namespace it names.
@@ -283,7 +325,7 @@ impl Client {
         options: &DeleteOptions,
     ) -> Result<(), Error> {
         let path = item_of::<T>(namespace, name, "")?;
-        self.ask(Method::DELETE, path, JSON, JSON, encode(options)?).await.map(drop)
+        self.tell(Method::DELETE, path, encode(options)?).await
     }
 
     /// Deletes what the parameters select.
@@ -294,7 +336,7 @@ impl Client {
         options: &DeleteOptions,
     ) -> Result<(), Error> {
         let path = with_query(collection_of::<T>(namespace), &params.query());
-        self.ask(Method::DELETE, path, JSON, JSON, encode(options)?).await.map(drop)
+        self.tell(Method::DELETE, path, encode(options)?).await
     }
 
     /// Posts to a subresource of an object: a binding, an eviction, a token request.
@@ -336,12 +378,42 @@ impl Client {
     pub async fn raw(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         let what = format!("{} {}", request.method(), request.uri());
         let (parts, body) = request.into_parts();
+        let _seat = self.seat(&parts.method).await;
         let send = async {
             let (parts, body) = self.send(&parts, &body).await?.into_parts();
             let body = body.collect().await.map_err(|e| self.broken(&e))?.to_bytes();
             Ok(Response::from_parts(parts, body))
         };
         timeout(self.config.timeout, &what, send).await
+    }
+
+    /// Sends a request whose answer matters only if it is a refusal: a deletion's is all that was deleted.
+    pub(crate) async fn tell(&self, method: Method, path: String, body: Bytes) -> Result<(), Error> {
+        let what = format!("{method} {path}");
+        let (parts, body) = self.request(&what, method, &path, JSON, JSON, body)?.into_parts();
+        let _seat = self.seat(&parts.method).await;
+        let send = async {
+            let (parts, mut body) = self.send(&parts, &body).await?.into_parts();
+            if !parts.status.is_success() {
+                let text = body.collect().await.map_err(|e| self.broken(&e))?.to_bytes();
+                return Err(refusal(parts.status, &text));
+            }
+            while let Some(frame) = body.frame().await {
+                frame.map_err(|e| self.broken(&e))?;
+            }
+            Ok(())
+        };
+        timeout(self.config.timeout, &what, send).await
+    }
+
+    /// Waits until the limits allow a request.
+    async fn seat(&self, method: &Method) -> Option<OwnedSemaphorePermit> {
+        let asked = Instant::now();
+        let seat = self.limits.seat().await;
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| self.limits.is_paced()) {
+            metrics.limited(&self.connections.host_header(), method.as_str(), asked.elapsed());
+        }
+        seat
     }
 
     /// Sends any request and hands over the answer's body as it arrives.
@@ -410,7 +482,14 @@ impl Client {
             if self.connections.server.starts_with("http://") {
                 request.headers_mut().insert(header::HOST, value(&self.connections.host_header())?);
             }
-            let response = self.connections.send(request).await?;
+            let began = Instant::now();
+            let result = self.connections.send(request).await;
+            if let Some(metrics) = &self.metrics {
+                let code = result.as_ref().map_or("<error>".into(), |r| r.status().as_str().to_string());
+                let (host, verb) = (self.connections.host_header(), parts.method.as_str());
+                metrics.request(&host, verb, &code, began.elapsed(), attempt > 1);
+            }
+            let response = result?;
             let code = response.status();
             if code == http::StatusCode::UNAUTHORIZED {
                 self.config.token.refused().await;
@@ -437,19 +516,30 @@ impl Client {
         body: Bytes,
     ) -> Result<Bytes, Error> {
         let what = format!("{method} {path}");
-        let request = Request::builder()
-            .method(method)
-            .uri(&path)
-            .header(header::ACCEPT, accept)
-            .header(header::CONTENT_TYPE, content_type)
-            .body(body)
-            .map_err(|e| Error::Request(format!("{what}: {e}")))?;
-        let response = self.raw(request).await?;
+        let response = self.raw(self.request(&what, method, &path, accept, content_type, body)?).await?;
         if response.status().is_success() {
             Ok(response.into_body())
         } else {
             Err(refusal(response.status(), response.body()))
         }
+    }
+
+    fn request(
+        &self,
+        what: &str,
+        method: Method,
+        path: &str,
+        accept: &'static str,
+        content_type: &'static str,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, Error> {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::ACCEPT, accept)
+            .header(header::CONTENT_TYPE, content_type)
+            .body(body)
+            .map_err(|e| Error::Request(format!("{what}: {e}")))
     }
 
     async fn call<R: DeserializeOwned>(
@@ -468,10 +558,15 @@ impl Client {
         path: String,
         params: &ListParams,
         accept: &'static str,
+        unreadable: Unreadable,
     ) -> Result<List<T>, Error> {
         let path = with_query(path, &params.query());
         let what = path.clone();
-        let raw: RawList<T> = decode(&what, &self.ask(Method::GET, path, accept, JSON, Bytes::new()).await?)?;
+        let body = self.ask(Method::GET, path, accept, JSON, Bytes::new()).await?;
+        let raw: RawList<T> = match unreadable {
+            Unreadable::Fails => decode(&what, &body)?,
+            Unreadable::Skipped => readable(&what, &body)?,
+        };
         Ok(List {
             items: raw.items.unwrap_or_default(),
             resource_version: raw.metadata.resource_version.unwrap_or_default(),
@@ -479,24 +574,44 @@ impl Client {
         })
     }
 
+    /// All of a collection, in pages; `each` is applied page by page, so that what it drops is never held for all.
     pub(crate) async fn list_all_path<T: DeserializeOwned>(
         &self,
         path: String,
         params: &ListParams,
         accept: &'static str,
+        unreadable: Unreadable,
+        each: fn(&mut T),
     ) -> Result<List<T>, Error> {
         let mut params =
             ListParams { limit: if params.limit == 0 { PAGE } else { params.limit }, ..params.clone() };
-        let mut all: List<T> = self.list_path(path.clone(), &params, accept).await?;
+        let mut all: List<T> = self.list_path(path.clone(), &params, accept, unreadable).await?;
+        all.items.iter_mut().for_each(each);
         while !all.cont.is_empty() {
             params.cont = std::mem::take(&mut all.cont);
             params.resource_version.clear(); // the continue token says it
-            let page: List<T> = self.list_path(path.clone(), &params, accept).await?;
+            let mut page: List<T> = self.list_path(path.clone(), &params, accept, unreadable).await?;
+            page.items.iter_mut().for_each(each);
             all.items.extend(page.items);
             (all.resource_version, all.cont) = (page.resource_version, page.cont);
         }
         Ok(all)
     }
+}
+
+/// The objects of a list that can be read.
+fn readable<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<RawList<T>, Error> {
+    let raw: RawList<Box<RawValue>> = decode(what, body)?;
+    let one = |text: Box<RawValue>| match decode(what, text.get().as_bytes()) {
+        Ok(object) => Some(object),
+        Err(e) => {
+            let name = serde_json::from_str::<PartialObject>(text.get()).map(|o| o.key().to_string());
+            tracing::error!("{} is left out: {e}", name.unwrap_or_else(|_| "an object".into()));
+            None
+        }
+    };
+    let items = raw.items.map(|items| items.into_iter().filter_map(one).collect());
+    Ok(RawList { metadata: raw.metadata, items })
 }
 
 pub(crate) fn encode(body: &impl Serialize) -> Result<Bytes, Error> {

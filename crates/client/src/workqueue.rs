@@ -1,5 +1,6 @@
 //! Keys that wait for work: each at most once, never worked on twice at a time, later again on failure.
 
+use crate::metrics::{Metrics, QueueMetrics};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,6 +10,9 @@ use tokio::time::Instant;
 
 const BACKOFF_START: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1000);
+/// All keys of a queue together are tried again so often, after so many at once: upstream's default.
+const RETRIES_PER_SECOND: u32 = 10;
+const RETRIES_AT_ONCE: u32 = 100;
 
 struct State<K> {
     ready: VecDeque<K>,
@@ -22,6 +26,16 @@ struct State<K> {
     next_number: u64,
     failures: HashMap<K, u32>,
     closed: bool,
+    /// When the retries that were granted so far are used up.
+    retries_until: Option<Instant>,
+    metered: Option<Metered<K>>,
+}
+
+/// When keys were added and taken, which only those want to know who measure.
+struct Metered<K> {
+    to: QueueMetrics,
+    added: HashMap<K, Instant>,
+    taken: HashMap<K, (u64, Instant)>,
 }
 
 struct Shared<K> {
@@ -29,6 +43,8 @@ struct Shared<K> {
     changed: Notify,
     start: Duration,
     max: Duration,
+    /// Whether the retries of all keys together are limited.
+    limited: bool,
 }
 
 /// A queue of keys. Clones share it.
@@ -47,13 +63,18 @@ impl<K: Eq + Hash + Clone> Default for WorkQueue<K> {
 }
 
 impl<K: Eq + Hash + Clone> WorkQueue<K> {
-    /// An empty queue with upstream's back-off: 5 ms, doubled with each failure, up to 1000 s.
+    /// An empty queue with upstream's back-off: 5 ms, doubled with each failure, up to 1000 s; and no more than
+    /// ten keys a second are tried again, after a hundred at once.
     pub fn new() -> Self {
-        Self::with_backoff(BACKOFF_START, BACKOFF_MAX)
+        Self::made(BACKOFF_START, BACKOFF_MAX, true)
     }
 
-    /// An empty queue with another back-off.
+    /// An empty queue with another back-off, and no limit on all keys together.
     pub fn with_backoff(start: Duration, max: Duration) -> Self {
+        Self::made(start, max, false)
+    }
+
+    fn made(start: Duration, max: Duration, limited: bool) -> Self {
         let state = State {
             ready: VecDeque::new(),
             dirty: HashSet::new(),
@@ -64,8 +85,17 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
             next_number: 0,
             failures: HashMap::new(),
             closed: false,
+            retries_until: None,
+            metered: None,
         };
-        WorkQueue(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), start, max }))
+        WorkQueue(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), start, max, limited }))
+    }
+
+    /// Measures it under a name.
+    pub fn metered(self, metrics: &Metrics, name: &'static str) -> Self {
+        let to = metrics.queue(name);
+        self.state().metered = Some(Metered { to, added: HashMap::new(), taken: HashMap::new() });
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
@@ -109,14 +139,18 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
 
     /// Asks for work on a key after a failure: the more there were, the later.
     pub fn add_rate_limited(&self, key: K) {
-        let failures = {
+        let (failures, of_all) = {
             let mut state = self.state();
+            if let Some(m) = &state.metered {
+                m.to.retries.inc();
+            }
+            let of_all = if self.0.limited { state.grant_retry(Instant::now()) } else { Duration::ZERO };
             let count = state.failures.entry(key.clone()).or_default();
             *count = count.saturating_add(1);
-            *count
+            (*count, of_all)
         };
         let factor = 1u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
-        self.add_after(key, self.0.start.saturating_mul(factor).min(self.0.max));
+        self.add_after(key, self.0.start.saturating_mul(factor).min(self.0.max).max(of_all));
     }
 
     /// Forgets a key's failures.
@@ -141,6 +175,7 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
                 if let Some(key) = state.ready.pop_front() {
                     state.dirty.remove(&key);
                     state.working.insert(key.clone());
+                    state.measure_taken(&key);
                     if !state.ready.is_empty() || !state.delayed.is_empty() {
                         self.0.changed.notify_one(); // another worker takes over the waiting
                     }
@@ -165,16 +200,21 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
     pub fn done(&self, key: &K) {
         let mut state = self.state();
         state.working.remove(key);
+        state.measure_done(key);
         if state.dirty.contains(key) {
             state.ready.push_back(key.clone());
+            state.measure_depth();
             self.0.changed.notify_one();
         }
     }
 
-    /// Ends the queue: what is ready is still handed out, then `get` says there is no more.
+    /// Ends the queue: nothing is handed out any more. What is ready is left to whoever works next.
     pub fn shut_down(&self) {
         let mut state = self.state();
         state.closed = true;
+        state.ready.clear();
+        state.dirty.clear();
+        state.measure_depth();
         state.delayed.clear();
         state.waiting.clear();
         state.by_number.clear();
@@ -197,11 +237,53 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
 impl<K: Eq + Hash + Clone> State<K> {
     /// Whether the key became ready by it.
     fn add(&mut self, key: K) -> bool {
-        if self.closed || !self.dirty.insert(key.clone()) || self.working.contains(&key) {
+        if self.closed || !self.dirty.insert(key.clone()) {
+            return false;
+        }
+        if let Some(m) = &mut self.metered {
+            m.to.adds.inc();
+            m.added.entry(key.clone()).or_insert_with(Instant::now);
+        }
+        if self.working.contains(&key) {
             return false;
         }
         self.ready.push_back(key);
+        self.measure_depth();
         true
+    }
+
+    /// How long a retry has to wait so that all together are not too many.
+    fn grant_retry(&mut self, now: Instant) -> Duration {
+        let one = Duration::from_secs(1) / RETRIES_PER_SECOND;
+        let until = self.retries_until.map_or(now, |t| t.max(now)) + one;
+        self.retries_until = Some(until);
+        (until - now).saturating_sub(one * RETRIES_AT_ONCE)
+    }
+
+    fn measure_depth(&self) {
+        if let Some(m) = &self.metered {
+            m.to.depth.set(i64::try_from(self.ready.len()).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn measure_taken(&mut self, key: &K) {
+        self.measure_depth();
+        let (Some(m), now) = (&mut self.metered, Instant::now()) else { return };
+        if let Some(added) = m.added.remove(key) {
+            m.to.waited.observe((now - added).as_secs_f64());
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        m.to.works(number, Some(now));
+        m.taken.insert(key.clone(), (number, now));
+    }
+
+    fn measure_done(&mut self, key: &K) {
+        let Some(m) = &mut self.metered else { return };
+        if let Some((number, since)) = m.taken.remove(key) {
+            m.to.works(number, None);
+            m.to.worked.observe(since.elapsed().as_secs_f64());
+        }
     }
 
     fn promote(&mut self, now: Instant) {
@@ -232,9 +314,34 @@ mod tests {
         q.done(&"a");
         assert_eq!(q.get().await, Some("a"));
         q.done(&"a");
+        q.add("left");
         q.shut_down();
         q.add("c");
         assert_eq!(q.get().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_failing_keys_do_not_come_back_together() {
+        let q = WorkQueue::new();
+        for i in 0..300 {
+            q.add_rate_limited(i);
+        }
+        let mut came = Vec::new();
+        let start = Instant::now();
+        for _ in 0..300 {
+            let key = q.get().await.unwrap();
+            came.push(start.elapsed().as_secs());
+            q.done(&key);
+        }
+        let within = |s: u64| came.iter().filter(|at| **at < s).count();
+        assert!((100..=110).contains(&within(1)) && (195..=205).contains(&within(10)), "{came:?}");
+        // It fills up again.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let start = Instant::now();
+        q.forget(&1);
+        q.add_rate_limited(1);
+        q.get().await;
+        assert!(start.elapsed() < Duration::from_millis(10));
     }
 
     #[tokio::test(start_paused = true)]

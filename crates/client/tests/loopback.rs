@@ -303,3 +303,86 @@ async fn many_watches_don_t_stop_other_requests() {
     assert!(client.get::<ConfigMap>("ns", "a").await.is_ok());
     assert_eq!(server.0.lock().unwrap().connections, 3);
 }
+
+/// What a server says that was put back to an earlier state, to those who know a later one.
+fn too_large() -> Value {
+    let mut value = status(504, "Timeout");
+    value["message"] = json!("Timeout: Too large resource version: 900, current: 7");
+    value["details"] =
+        json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]});
+    value
+}
+
+#[tokio::test]
+async fn an_informer_survives_a_server_that_went_back() {
+    let server = Server::default();
+    let (client, _) = server.start().await;
+    server.reply(list(&[map("a", "5"), map("b", "6")], "900", ""));
+    let to = server.watch();
+    let maps = Informers::new(client, CancellationToken::new()).informer::<ConfigMap>();
+    let mut changes = maps.subscribe();
+    for name in ["a", "b"] {
+        assert!(matches!(changes.next().await, Event::Added(m) if m.name() == name));
+    }
+    // The watch ends, and the next is refused: at version 5 there is another state of `a` now.
+    server.reply(Reply::Json(504, too_large()));
+    let mut other = map("a", "5");
+    other["data"] = json!({"k": "v"});
+    server.reply(list(&[other], "7", ""));
+    let to2 = server.watch();
+    drop(to);
+    assert!(matches!(changes.next().await, Event::Deleted(b) if b.name() == "b"));
+    assert!(matches!(changes.next().await, Event::Updated(_, a) if a.data.is_some()));
+    to2.unbounded_send(line("ADDED", map("c", "8"))).unwrap();
+    assert!(matches!(changes.next().await, Event::Added(c) if c.name() == "c"));
+    assert_eq!(
+        server.asked()[2..],
+        [
+            "GET /base/api/v1/configmaps?resourceVersion=900&watch=true&allowWatchBookmarks=true",
+            "GET /base/api/v1/configmaps?limit=500",
+            "GET /base/api/v1/configmaps?resourceVersion=7&watch=true&allowWatchBookmarks=true",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn one_object_that_nobody_understands_does_not_hide_the_others() {
+    let server = Server::default();
+    let (client, _) = server.start().await;
+    let mut odd = map("odd", "2");
+    odd["data"] = json!({"k": {"not": "text"}});
+    for _ in 0..2 {
+        server.reply(list(&[map("a", "1"), odd.clone(), map("b", "3")], "5", ""));
+    }
+    let _to = server.watch();
+    let maps = Informers::new(client, CancellationToken::new()).informer::<ConfigMap>();
+    maps.synced().await;
+    let names: Vec<String> = maps.lister().list().iter().map(|m| m.name().to_string()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_ends_the_daemon() {
+    let server = Server::default();
+    let (client, _) = server.start().await;
+    server.reply(list(&[map("a", "1")], "5", ""));
+    let shutdown = CancellationToken::new();
+    let maps = Informers::new(client, shutdown.clone()).informer::<ConfigMap>();
+    maps.on(|_| panic!("in a handler"));
+    shutdown.cancelled().await;
+}
+
+#[tokio::test]
+async fn metadata_comes_without_managed_fields() {
+    let server = Server::default();
+    let (client, _) = server.start().await;
+    server.reply(list(&[map("a", "1")], "5", ""));
+    let id = client::ResourceId {
+        group: String::new(),
+        version: "v1".into(),
+        plural: "configmaps".into(),
+        namespaced: true,
+    };
+    let page = client.page_metadata(&id, "ns", &ListParams::default()).await.unwrap();
+    assert_eq!((page.items[0].name(), &page.items[0].metadata.managed_fields), ("a", &None));
+}

@@ -7,7 +7,7 @@ use crate::{Context, Error, Outcome};
 use api::{ObjectKey, time};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use client::{Controller, ObjectExt, Scope};
+use client::{ObjectExt, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use ring::hmac;
@@ -77,7 +77,7 @@ pub async fn run_signer(ctx: Context) {
     });
     let (tokens, infos) = (secrets.lister(), maps.lister());
     let info = || ObjectKey::new("kube-public", "cluster-info");
-    Controller::new(SIGNER)
+    ctx.controller(SIGNER)
         .each(&maps)
         .on(&secrets, move |_, queue| queue.add(info()))
         .run(1, ctx.shutdown, move |key| {
@@ -99,7 +99,7 @@ pub async fn run_cleaner(ctx: Context) {
     let client = ctx.client("token-cleaner");
     let secrets = ctx.informers.informer_with::<Secret>(tokens());
     let lister = secrets.lister();
-    Controller::new(CLEANER)
+    ctx.controller(CLEANER)
         .each(&secrets)
         .run(1, ctx.shutdown, move |key| {
             let (client, secret) = (client.clone(), lister.get(&key.namespace, &key.name));

@@ -3,7 +3,7 @@
 
 use crate::{Context, Error, Outcome};
 use api::selector::LabelSelector;
-use client::{Controller, ObjectExt, Patch};
+use client::{ObjectExt, Patch};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use serde_json::json;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub async fn run(ctx: Context) {
     let client = ctx.client(NAME);
     let roles = ctx.informers.informer::<ClusterRole>();
     let (for_events, for_work) = (roles.lister(), roles.lister());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&roles, move |event, queue| {
             if event.old().is_some_and(|old| {
                 old.rules == event.object().rules

@@ -1,13 +1,26 @@
 //! What controllers are made from: the client, the shared informers, the settings.
 
 use crate::common::pods;
-use client::{Client, EventRecorder, Informer, Informers, Scope, TokenSource};
+use crate::health::Health;
+use crate::horizontal;
+use client::{
+    Client, Controller, EventRecorder, Informer, Informers, Metrics, Scope, SharedDiscovery, TokenSource,
+    WorkQueue,
+};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// Requests that are under way at once, of all controllers together: what they answer is held in memory.
+const IN_FLIGHT: usize = 64;
+/// The same for informers' lists, whose pages are large.
+const LISTS_IN_FLIGHT: usize = 16;
 
 /// The settings; upstream's flags by name.
 #[derive(Clone, Debug)]
@@ -52,6 +65,20 @@ pub struct Config {
     pub max_endpoints_per_slice: usize,
     /// `--mirroring-max-endpoints-per-subset`.
     pub mirroring_max_endpoints_per_subset: usize,
+    /// `--horizontal-pod-autoscaler-*`.
+    pub horizontal: horizontal::Settings,
+    /// `--pvclaimbinder-sync-period`.
+    pub binder_sync_period: Duration,
+    /// `--enable-dynamic-provisioning`.
+    pub dynamic_provisioning: bool,
+    /// `--resource-quota-sync-period`.
+    pub resource_quota_sync_period: Duration,
+    /// `--min-resync-period`.
+    pub min_resync_period: Duration,
+    /// `--controller-shutdown-timeout`.
+    pub shutdown_timeout: Duration,
+    /// `--kube-api-qps` and `--kube-api-burst`, of each controller, if they are given.
+    pub pace: Option<(f64, u32)>,
     /// `--concurrent-*-syncs`, by the controller's name, where it is not the default.
     pub workers: HashMap<&'static str, usize>,
 }
@@ -79,6 +106,13 @@ impl Default for Config {
             terminated_pods: 12500,
             max_endpoints_per_slice: 100,
             mirroring_max_endpoints_per_subset: 1000,
+            horizontal: horizontal::Settings::default(),
+            binder_sync_period: Duration::from_secs(15),
+            dynamic_provisioning: true,
+            resource_quota_sync_period: Duration::from_secs(300),
+            min_resync_period: Duration::from_secs(12 * 3600),
+            shutdown_timeout: Duration::from_secs(10),
+            pace: None,
             workers: HashMap::new(),
         }
     }
@@ -87,9 +121,19 @@ impl Default for Config {
 /// What a controller is made from. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
+    /// Without limits, for tokens: whoever waits for one already counts.
     client: Client,
+    /// The same within the limits.
+    bounded: Client,
     /// Without our certificate, for the controllers' own service accounts.
     anonymous: Option<Client>,
+    /// What the API server serves.
+    pub discovery: SharedDiscovery,
+    /// Is sent when that may have changed.
+    pub definitions: watch::Sender<()>,
+    /// Who runs.
+    pub health: Health,
+    metrics: Metrics,
     /// The informers that all controllers share.
     pub informers: Informers,
     /// The settings.
@@ -100,26 +144,75 @@ pub struct Context {
 
 impl Context {
     /// What controllers are made from, until shutdown.
-    pub fn new(client: Client, config: Config, shutdown: CancellationToken) -> Result<Self, client::Error> {
+    pub fn new(
+        client: Client,
+        config: Config,
+        metrics: Metrics,
+        health: Health,
+        shutdown: CancellationToken,
+    ) -> Result<Self, client::Error> {
+        let bounded = client.clone().bounded(IN_FLIGHT);
         let anonymous = match config.use_service_account_credentials {
-            true => Some(client.with_token(TokenSource::None)?),
+            true => Some(bounded.with_token(TokenSource::None)?),
             false => None,
         };
-        let informers =
-            Informers::new(client.named("kube-controller-manager/shared-informers"), shutdown.clone());
-        Ok(Context { client, anonymous, informers, config: Arc::new(config), shutdown })
+        let lists = client.named("kube-controller-manager/shared-informers").bounded(LISTS_IN_FLIGHT);
+        let informers = Informers::new(lists, shutdown.clone()).resync(config.min_resync_period);
+        Ok(Context {
+            discovery: SharedDiscovery::new(client.named("kube-controller-manager/discovery")),
+            definitions: watch::Sender::new(()),
+            client,
+            bounded,
+            anonymous,
+            informers,
+            config: Arc::new(config),
+            health,
+            metrics,
+            shutdown,
+        })
+    }
+
+    /// A reconcile loop under a controller's name.
+    pub fn controller<K>(&self, name: &'static str) -> Controller<K>
+    where
+        K: Eq + Hash + Clone + Debug + Send + Sync + 'static,
+    {
+        self.controller_with(name, WorkQueue::new())
+    }
+
+    /// The same with a queue of its own.
+    pub fn controller_with<K>(&self, name: &'static str, queue: WorkQueue<K>) -> Controller<K>
+    where
+        K: Eq + Hash + Clone + Debug + Send + Sync + 'static,
+    {
+        Controller::new(name)
+            .with_queue(queue)
+            .metered(&self.metrics)
+            .drain_within(self.config.shutdown_timeout)
+    }
+
+    fn paced(&self, client: Client) -> Client {
+        match self.config.pace {
+            Some((per_second, burst)) => client.paced(per_second, burst),
+            None => client,
+        }
+    }
+
+    /// The client of a controller that works with the daemon's own rights.
+    pub fn own_client(&self, name: &str) -> Client {
+        self.paced(self.bounded.named(&format!("kube-controller-manager/{name}")))
     }
 
     /// The client of one controller: its own service account's, if such are to be used.
     pub fn client(&self, account: &str) -> Client {
         let named = format!("kube-controller-manager/{account}");
-        match &self.anonymous {
-            None => self.client.named(&named),
+        self.paced(match &self.anonymous {
+            None => self.bounded.named(&named),
             Some(anonymous) => {
                 let token = TokenSource::service_account(&self.client, "kube-system", account);
                 anonymous.sharing(token).named(&named)
             }
-        }
+        })
     }
 
     /// Events as a component.

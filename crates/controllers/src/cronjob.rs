@@ -6,7 +6,7 @@ use crate::{Context, Error, Outcome};
 use api::ObjectKey;
 use api::cron::Schedule;
 use api::time;
-use client::{Client, Controller, EventRecorder, EventType, Lister, ObjectExt, object_ref};
+use client::{Client, EventRecorder, EventType, Lister, ObjectExt, object_ref};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
@@ -39,8 +39,20 @@ pub async fn run(ctx: Context) {
         crons: crons.lister(),
         jobs: jobs.lister(),
     });
-    Controller::new(NAME)
-        .each(&crons)
+    ctx.controller(NAME)
+        .on(&crons, |event, queue| {
+            let cron = event.object();
+            let timing = |c: &CronJob| (c.spec.schedule.clone(), c.spec.time_zone.clone());
+            match event.old() {
+                // Another schedule counts from now on: a time of it that has passed is none that was missed.
+                Some(old) if !event.is_deleted() && timing(old) != timing(cron) => {
+                    if let Some(wait) = until_next(cron, Timestamp::now()) {
+                        queue.add_after(cron.key(), wait);
+                    }
+                }
+                _ => queue.add(cron.key()),
+            }
+        })
         .on(&jobs, |event, queue| {
             for job in event.old().into_iter().chain([event.object()]) {
                 if let Some(owner) = job.controller().filter(|c| c.kind == "CronJob") {
@@ -127,6 +139,12 @@ fn wait(cron: &CronJob, schedule: &Schedule, zone: &TimeZone, now: Timestamp) ->
     };
     let next = schedule.next(from, zone)?;
     Some(time::until(next, now).unwrap_or_default() + GRACE)
+}
+
+/// How long until the next time of its schedule; none if that can't be read.
+fn until_next(cron: &CronJob, now: Timestamp) -> Option<Duration> {
+    let (schedule, zone): (Schedule, _) = (cron.spec.schedule.parse().ok()?, zone(cron).ok()?);
+    Some(time::until(schedule.next(now, &zone)?, now).unwrap_or_default() + GRACE)
 }
 
 fn zone(cron: &CronJob) -> Result<TimeZone, jiff::Error> {

@@ -1,10 +1,12 @@
 //! The daemon around the controllers: who leads, and what is served.
 
+use crate::health::Health;
 use crate::options::Options;
 use crate::{Context, Error, registry, serving};
 use client::leader::{Elector, LeaderConfig, Outcome};
-use client::{Client, Config};
+use client::{Client, Config, Metrics};
 use std::pin::Pin;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the controller manager until shutdown. An error ends it, a lost lease too.
@@ -17,7 +19,7 @@ pub fn run(
 }
 
 async fn work(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
-    let mut config = match &options.kubeconfig {
+    let mut config = match options.kubeconfig.path() {
         Some(path) => Config::from_kubeconfig_file(path),
         None => Config::in_cluster(),
     }
@@ -25,10 +27,19 @@ async fn work(options: Options, shutdown: CancellationToken) -> Result<(), Error
     if let Some(master) = &options.master {
         config.server.clone_from(master);
     }
-    let client = Client::new(config.user_agent("kube-controller-manager"))?;
+    let access = config.clone();
+    let (metrics, health) = (Metrics::default(), Health::default());
+    let client = Client::new(config.user_agent("kube-controller-manager"))?.metered(&metrics);
     let settings = options.config()?;
-    let serving = serving::start(&options, &client, shutdown.clone()).await?;
-    let work = async |leading: CancellationToken| match Context::new(client.clone(), settings, leading) {
+    let serving = serving::start(&options, &client, &metrics, &health, shutdown.clone()).await?;
+    let checks = health.clone();
+    let work = async |leading: CancellationToken| match Context::new(
+        client.clone(),
+        settings,
+        metrics.clone(),
+        checks,
+        leading,
+    ) {
         Ok(ctx) => registry::run(ctx).await,
         Err(e) => tracing::error!("{e}"),
     };
@@ -37,18 +48,33 @@ async fn work(options: Options, shutdown: CancellationToken) -> Result<(), Error
             lease_duration: options.leader_elect_lease_duration,
             renew_deadline: options.leader_elect_renew_deadline,
             retry_period: options.leader_elect_retry_period,
+            // The workers have so long; what is around them needs a moment more.
+            shutdown_timeout: options.controller_shutdown_timeout + Duration::from_secs(2),
             ..LeaderConfig::new(
                 &options.leader_elect_resource_namespace,
                 &options.leader_elect_resource_name,
                 &identity(),
             )
         };
-        match Elector::new(client.clone(), config).run(shutdown.clone(), work).await {
+        // Over connections of its own: it must not wait for other requests.
+        let own = Client::new(access.user_agent("kube-controller-manager/leader-election"))?;
+        let elector = Elector::new(own.metered(&metrics), config).metered(&metrics);
+        health.watch(elector.leadership(), &options.leader_elect_resource_name);
+        match elector.run(shutdown.clone(), work).await {
             Outcome::Released => Ok(()),
             Outcome::Lost => Err(Error::Other("leader election lost".into())),
         }
     } else {
-        work(shutdown.child_token()).await;
+        let stopping = shutdown.child_token();
+        let work = work(stopping.clone());
+        let limit = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(options.controller_shutdown_timeout + Duration::from_secs(2)).await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = limit => tracing::warn!("the controllers did not end in time and are dropped"),
+        }
         Ok(())
     };
     if !shutdown.is_cancelled() && result.is_ok() {

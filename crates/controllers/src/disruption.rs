@@ -1,18 +1,19 @@
 //! PodDisruptionBudgets: how many pods may be evicted now.
 //! Watches budgets and pods; a pod leads to the budgets that select it.
 
-use crate::common::{intstr, pods};
+use crate::common::{conditions, intstr, pods, scale, selectors::Selectors};
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
 use api::selector::LabelSelector;
 use api::time;
-use client::{Client, Controller, EventRecorder, EventType, Lister, ObjectExt, object_ref};
+use client::{Client, EventRecorder, EventType, Lister, ObjectExt, Patch, SharedDiscovery, object_ref};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,15 @@ const NAME: &str = "disruption-controller";
 const CONDITION: &str = "DisruptionAllowed";
 /// A pod whose eviction was granted is gone by then, or it never will be.
 const DELETION: Duration = Duration::from_secs(120);
+/// A pod that is still there so long after it was marked to be disrupted will not be.
+const STALE: Duration = Duration::from_secs(120);
+
+/// A budget, or a pod that was marked to be disrupted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Work {
+    Budget(ObjectKey),
+    Marked(ObjectKey),
+}
 
 struct Budgets {
     client: Client,
@@ -31,6 +41,8 @@ struct Budgets {
     deployments: Lister<Deployment>,
     stateful_sets: Lister<StatefulSet>,
     controllers: Lister<ReplicationController>,
+    discovery: SharedDiscovery,
+    selectors: Selectors,
 }
 
 /// Keeps the status of budgets.
@@ -50,33 +62,55 @@ pub async fn run(ctx: Context) {
         deployments: deployments.lister(),
         stateful_sets: stateful_sets.lister(),
         controllers: controllers.lister(),
+        discovery: ctx.discovery.clone(),
+        selectors: Selectors::default(),
     });
-    let lister = budgets.lister();
-    Controller::new(NAME)
-        .each(&budgets)
+    let (for_budgets, for_pods, all) = (this.clone(), this.clone(), budgets.lister());
+    ctx.controller::<Work>(NAME)
+        .on(&budgets, move |event, queue| {
+            if event.is_deleted() {
+                for_budgets.selectors.forget(event.object().uid());
+            }
+            queue.add(Work::Budget(event.object().key()));
+        })
         .on(&pods, move |event, queue| {
-            for budget in lister.list_namespace(event.object().namespace()) {
-                let mut states = event.old().into_iter().chain([event.object()]);
-                if states.any(|p| selects(&budget, p)) {
-                    queue.add(budget.key());
+            let pod = event.object();
+            for budget in all.list_namespace(pod.namespace()) {
+                let Some(selector) = for_pods.selector(&budget) else { continue };
+                let mut states = event.old().into_iter().chain([pod]);
+                if states.any(|p| selector.matches_labels(p.metadata.labels.as_ref())) {
+                    queue.add(Work::Budget(budget.key()));
                 }
+            }
+            if let Some(left) = stale_in(pod, Timestamp::now()).filter(|_| !event.is_deleted()) {
+                queue.add_after(Work::Marked(pod.key()), left);
             }
         })
         .wait_for(&replica_sets)
         .wait_for(&deployments)
         .wait_for(&stateful_sets)
         .wait_for(&controllers)
-        .run(ctx.workers(NAME, 1), ctx.shutdown, move |key| {
+        .run(ctx.workers(NAME, 1), ctx.shutdown, move |work| {
             let this = this.clone();
-            async move { this.reconcile(key).await }
+            async move {
+                match work {
+                    Work::Budget(key) => this.reconcile(key).await,
+                    Work::Marked(key) => this.unmark(key).await,
+                }
+            }
         })
         .await;
 }
 
-fn selects(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
-    let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
-    let selector = selector.and_then(|s| LabelSelector::from_object(s).ok());
-    selector.is_some_and(|s| s.matches_labels(pod.metadata.labels.as_ref()))
+/// In how long a pod's mark that it will be disrupted is stale; none if it has none that can be.
+fn stale_in(pod: &Pod, now: Timestamp) -> Option<Duration> {
+    let mark = pods::condition(pod, "DisruptionTarget").filter(|c| c.status == "True")?;
+    // The kubelet's may take any time.
+    if pod.is_deleting() || pods::is_terminal(pod) || mark.reason.as_deref() == Some("TerminationByKubelet") {
+        return None;
+    }
+    let since = mark.last_transition_time.as_ref().map_or(Timestamp::MIN, |t| t.0);
+    Some(time::until(time::later(since, STALE), now).unwrap_or_default())
 }
 
 /// How many pods are expected, and how many are to be healthy.
@@ -137,11 +171,11 @@ fn status(
         disruptions_allowed: Some(allowed),
         disrupted_pods: Some(disrupted).filter(|d| !d.is_empty()),
         observed_generation: budget.metadata.generation,
-        conditions: Some(conditions(budget, old.conditions, word, reason, "", now)),
+        conditions: Some(with_condition(budget, old.conditions, word, reason, "", now)),
     }
 }
 
-fn conditions(
+fn with_condition(
     budget: &PodDisruptionBudget,
     old: Option<Vec<Condition>>,
     word: &str,
@@ -150,28 +184,51 @@ fn conditions(
     now: Timestamp,
 ) -> Vec<Condition> {
     let mut all = old.unwrap_or_default();
-    let before = all.iter().find(|c| c.type_ == CONDITION && c.status == word);
-    let since = before.map_or(Time(time::truncate(now)), |c| c.last_transition_time.clone());
     let fresh = Condition {
         type_: CONDITION.into(),
         status: word.into(),
         reason: reason.into(),
         message: message.into(),
         observed_generation: budget.metadata.generation,
-        last_transition_time: since,
+        last_transition_time: Time(time::truncate(now)),
     };
-    match all.iter_mut().find(|c| c.type_ == CONDITION) {
-        Some(there) => *there = fresh,
-        None => all.push(fresh),
-    }
+    conditions::set(&mut all, fresh);
     all
 }
 
 impl Budgets {
+    fn selector(&self, budget: &PodDisruptionBudget) -> Option<Arc<LabelSelector>> {
+        let spec = budget.spec.as_ref()?.selector.as_ref()?;
+        self.selectors.of(budget, |_| LabelSelector::from_object(spec))
+    }
+
+    /// A pod whose eviction never happened is no longer said to be disrupted: Jobs go by that.
+    async fn unmark(&self, key: ObjectKey) -> Outcome {
+        let Some(pod) = self.pods.get(&key.namespace, &key.name) else { return Ok(None) };
+        match stale_in(&pod, Timestamp::now()) {
+            None => return Ok(None),
+            Some(left) if !left.is_zero() => return Ok(Some(left)),
+            Some(_) => {}
+        }
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "False", "reason": null, "message": null, "lastTransitionTime": time::now(),
+        });
+        let body = json!({"metadata": {"uid": pod.uid(), "resourceVersion": pod.resource_version()}, "status": {"conditions": [condition]}});
+        match self.client.patch_status::<Pod>(pod.namespace(), pod.name(), &Patch::Strategic(body)).await {
+            Err(e) if e.is_not_found() => Ok(None),
+            other => other.map(|_| None).map_err(Into::into),
+        }
+    }
+
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
         let Some(budget) = self.budgets.get(&key.namespace, &key.name) else { return Ok(None) };
-        let pods: Vec<Arc<Pod>> =
-            self.pods.list_namespace(&key.namespace).into_iter().filter(|p| selects(&budget, p)).collect();
+        let mut pods = match self.selector(&budget) {
+            Some(_) => self.pods.list_namespace(&key.namespace),
+            None => Vec::new(),
+        };
+        if let Some(selector) = self.selector(&budget) {
+            pods.retain(|p| selector.matches_labels(p.metadata.labels.as_ref()));
+        }
         if pods.is_empty() {
             self.events.event(&object_ref(&*budget), EventType::Normal, "NoPods", "No matching pods found");
         }
@@ -192,8 +249,14 @@ impl Budgets {
                 self.tell(&budget, "CalculateExpectedPodCountFailed", message);
                 let mut failed = budget.status.clone().unwrap_or_default();
                 failed.disruptions_allowed = Some(0);
-                failed.conditions =
-                    Some(conditions(&budget, failed.conditions, "False", "SyncFailed", &e.to_string(), now));
+                failed.conditions = Some(with_condition(
+                    &budget,
+                    failed.conditions,
+                    "False",
+                    "SyncFailed",
+                    &e.to_string(),
+                    now,
+                ));
                 self.write(&budget, failed).await?;
                 return Err(e);
             }
@@ -291,20 +354,26 @@ impl Budgets {
         namespace: &str,
         owner: &OwnerReference,
     ) -> Result<Option<(String, i32)>, Error> {
-        let discovery = self.client.discover().await?;
-        let Some(info) = discovery.of_kind(&owner.api_version, &owner.kind) else { return Ok(None) };
-        let object = self.client.get_dyn(&info.resource, namespace, &owner.name).await?;
-        let uid = object.pointer("/metadata/uid").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let replicas = object.pointer("/spec/replicas").and_then(serde_json::Value::as_i64);
-        let replicas = replicas.and_then(|r| i32::try_from(r).ok());
-        Ok(replicas.filter(|_| uid == owner.uid).map(|r| (uid.to_string(), r)))
+        let kind = (owner.api_version.as_str(), owner.kind.as_str());
+        match scale::get(&self.client, &self.discovery, kind, namespace, &owner.name).await {
+            Ok((_, scale)) if scale.metadata.uid.as_deref() == Some(&owner.uid) => {
+                let replicas = scale.spec.and_then(|s| s.replicas).unwrap_or_default();
+                Ok(Some((owner.uid.clone(), replicas)))
+            }
+            Ok(_) => Ok(None),
+            Err(Error::Client(e)) if e.is_not_found() => Err(Error::Other(format!(
+                "{} {} is gone or does not implement the scale subresource",
+                owner.kind, owner.name
+            ))),
+            Err(e) => Err(e),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     fn budget(spec: Value, status: Value) -> PodDisruptionBudget {
         serde_json::from_value(
@@ -355,5 +424,22 @@ mod tests {
             (Some(2), Some(1), Some(2))
         );
         assert_eq!(s.conditions.unwrap()[0].reason, "SufficientPods");
+    }
+
+    #[test]
+    fn a_mark_that_came_to_nothing_is_stale() {
+        let now: Timestamp = "2026-01-01T00:03:00Z".parse().unwrap();
+        for (status, reason, since, phase, want) in [
+            ("True", "EvictionByEvictionAPI", "2026-01-01T00:00:00Z", "Running", Some(0)),
+            ("True", "EvictionByEvictionAPI", "2026-01-01T00:02:30Z", "Running", Some(90)),
+            ("False", "", "2026-01-01T00:00:00Z", "Running", None),
+            ("True", "TerminationByKubelet", "2026-01-01T00:00:00Z", "Running", None),
+            ("True", "PreemptionByScheduler", "2026-01-01T00:00:00Z", "Failed", None),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}, "status": {"phase": phase,
+                "conditions": [{"type": "DisruptionTarget", "status": status, "reason": reason, "lastTransitionTime": since}]}}))
+            .unwrap();
+            assert_eq!(stale_in(&pod, now).map(|d| d.as_secs()), want, "{status} {reason} {since} {phase}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use crate::common::controller_ref;
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
-use client::{Controller, EventType, ObjectExt, object_ref};
+use client::{EventType, ObjectExt, object_ref};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
 const NAME: &str = "ephemeral-volume-controller";
@@ -31,7 +31,7 @@ pub async fn run(ctx: Context) {
     let events = ctx.events(&client, "ephemeral_volume");
     let (pods, all) = (ctx.pods(), ctx.informers.informer::<PersistentVolumeClaim>());
     let (lister, there) = (pods.lister(), all.lister());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&pods, |event, queue| {
             let pod = event.object();
             if !event.is_deleted() && !pod.is_deleting() && !claims(pod).is_empty() {

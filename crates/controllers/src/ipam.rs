@@ -2,7 +2,7 @@
 //! Watches nodes.
 
 use crate::{Context, Error, Outcome};
-use client::{Client, Controller, ObjectExt, Patch};
+use client::{Client, ObjectExt, Patch};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 use std::collections::HashMap;
@@ -174,7 +174,7 @@ pub async fn run(ctx: Context) {
     let client = ctx.client("node-controller");
     let nodes = ctx.informers.informer::<Node>();
     let (lister, seen) = (nodes.lister(), allocator.clone());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&nodes, move |event, queue| {
             let ranges = if event.is_deleted() { Vec::new() } else { ranges_of(event.object()) };
             // A node that has none yet may be about to get some.

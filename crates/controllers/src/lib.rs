@@ -6,6 +6,8 @@
 mod common;
 mod context;
 mod daemon;
+mod definitions;
+mod health;
 mod metrics;
 mod options;
 mod registry;
@@ -33,13 +35,21 @@ mod replica;
 mod resourcequota;
 mod rootca;
 mod serviceaccount;
+mod servicecidr;
 mod statefulset;
+mod token;
 mod ttl;
+mod ttl_nodes;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use context::{Config, Context};
 pub use daemon::run;
+pub use horizontal::Settings as HorizontalSettings;
 pub use options::Options;
-pub use registry::{NAMES, run as run_controllers};
 
 /// Why a key could not be reconciled.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +63,15 @@ pub enum Error {
     /// A certificate or key can't be used.
     #[error(transparent)]
     Pki(#[from] pki::PkiError),
+    /// What is to be read was not listed yet, or can't be.
+    #[error("{0} can't be listed yet")]
+    NotListed(String),
+    /// The cache shows an earlier state of an object than the server.
+    #[error("{0} has changed meanwhile")]
+    Behind(String),
+    /// The name of a revision is taken by another template: another name is tried.
+    #[error("the name {0} is taken by a revision of another template, trying another name")]
+    NameTaken(String),
     /// Something else.
     #[error("{0}")]
     Other(String),

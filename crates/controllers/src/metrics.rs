@@ -1,13 +1,16 @@
 //! What can be measured of the daemon, in Prometheus' text form.
 
+use client::Metrics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-/// The text of `/metrics`: the process as the standard library of Prometheus clients names it.
-pub fn text() -> String {
+/// The text of `/metrics`: the process as the standard library of Prometheus clients names it, and what the client,
+/// its queues and the election measure.
+pub fn text(metrics: &Metrics) -> String {
     let mut registry = Registry::default();
+    metrics.register(&mut registry);
     for (name, help, value) in process() {
         let gauge = Gauge::<f64, AtomicU64>::default();
         gauge.set(value);

@@ -1,9 +1,13 @@
 //! Empties namespaces that are being deleted, and lets them go.
 //! Watches namespaces; and pods, since the rest of a namespace goes when its last pod has gone.
 
+use crate::common::conditions;
 use crate::{Context, Error, Outcome};
 use api::time;
-use client::{Client, Controller, Discovery, ListParams, Lister, ObjectExt, ResourceInfo};
+use client::{
+    Client, Discovery, List, ListParams, Lister, ObjectExt, PartialObject, ResourceInfo, SharedDiscovery,
+    WorkQueue,
+};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
@@ -19,19 +23,27 @@ const SETTLE: Duration = Duration::from_secs(2);
 const RECHECK: Duration = Duration::from_secs(5);
 /// How many collections are looked at at once.
 const AT_ONCE: usize = 8;
+/// How many objects are looked at at once.
+const PAGE: u32 = 250;
+/// A failure is tried again after a minute at most: what is in the way may be gone any time.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(60));
+/// How old the picture of what is served may be.
+const SERVED: Duration = Duration::from_secs(1);
 
 struct Namespaces {
     client: Client,
     namespaces: Lister<Namespace>,
+    discovery: SharedDiscovery,
 }
 
 /// Empties namespaces.
 pub async fn run(ctx: Context) {
     let client = ctx.client(NAME);
     let (namespaces, pods) = (ctx.informers.informer::<Namespace>(), ctx.pods());
-    let this = Arc::new(Namespaces { client, namespaces: namespaces.lister() });
+    let this =
+        Arc::new(Namespaces { client, namespaces: namespaces.lister(), discovery: ctx.discovery.clone() });
     let (spaces, left) = (namespaces.lister(), pods.lister());
-    Controller::new(NAME)
+    ctx.controller_with(NAME, WorkQueue::with_backoff(BACKOFF.0, BACKOFF.1))
         .on(&namespaces, |event, queue| {
             if event.object().is_deleting() && !event.is_deleted() {
                 let first = event.old().is_none_or(|old| !old.is_deleting());
@@ -111,7 +123,7 @@ impl Namespaces {
     /// Deletes what is in a namespace: the pods, and when they have gone all else.
     async fn empty(&self, namespace: &str) -> Result<Report, Error> {
         let mut report = Report::default();
-        let discovery = self.client.discover().await?;
+        let discovery = self.discovery.within(SERVED).await?;
         report.undiscovered = discovery.failed.iter().map(|(gv, e)| format!("{gv}: {e}")).collect();
         let (pods, rest) = split(&discovery);
         for part in [pods, rest] {
@@ -123,13 +135,13 @@ impl Namespaces {
             while let Some((r, left)) = work.next().await {
                 match left {
                     Err(e) => report.failures.push(format!("{}: {e}", r.resource)),
-                    Ok(finalizers) => {
-                        if !finalizers.is_empty() {
+                    Ok(left) => {
+                        if left.objects > 0 {
                             let name = format!("{}.{}", r.resource.plural, r.resource.group);
-                            report.remaining.insert(name, finalizers.len());
+                            report.remaining.insert(name, left.objects);
                         }
-                        for f in finalizers.into_iter().flatten() {
-                            *report.finalizers.entry(f).or_default() += 1;
+                        for (f, n) in left.finalizers {
+                            *report.finalizers.entry(f).or_default() += n;
                         }
                     }
                 }
@@ -141,31 +153,62 @@ impl Namespaces {
         Ok(report)
     }
 
-    /// Deletes all of one resource; answers the finalizers of each object that is left.
-    async fn empty_one(&self, r: &ResourceInfo, namespace: &str) -> Result<Vec<Vec<String>>, client::Error> {
-        let all = ListParams::default();
-        let list = async || match self.client.list_metadata(&r.resource, namespace, &all).await {
-            Ok(list) => Ok(list.items),
-            // It is not served any more, or can't be listed.
-            Err(e) if e.is_not_found() || e.status().is_some_and(|s| s.code == 405) => Ok(Vec::new()),
-            Err(e) => Err(e),
-        };
-        let there = list().await?;
-        if there.is_empty() {
-            return Ok(Vec::new());
+    /// Deletes all of one resource; answers what is left. Never holds more than a page of it.
+    async fn empty_one(&self, r: &ResourceInfo, namespace: &str) -> Result<Left, client::Error> {
+        if self.page(r, namespace, 1, "").await?.items.is_empty() {
+            return Ok(Left::default());
         }
         let options =
             DeleteOptions { propagation_policy: Some("Background".into()), ..DeleteOptions::default() };
         if r.can(&["deletecollection"]) {
+            let all = ListParams::default();
             self.client.delete_collection_dyn(&r.resource, namespace, &all, &options).await?;
-        } else {
-            for object in there.iter().filter(|o| !o.is_deleting()) {
-                let deleted = self.client.delete_dyn(&r.resource, namespace, object.name(), &options).await;
-                crate::common::gone_is_fine(deleted)?;
-            }
         }
-        Ok(list().await?.into_iter().map(|o| o.metadata.finalizers.unwrap_or_default()).collect())
+        let (mut left, mut cont) = (Left::default(), String::new());
+        loop {
+            let page = self.page(r, namespace, PAGE, &cont).await?;
+            for object in &page.items {
+                if !r.can(&["deletecollection"]) && !object.is_deleting() {
+                    let deleted =
+                        self.client.delete_dyn(&r.resource, namespace, object.name(), &options).await;
+                    crate::common::gone_is_fine(deleted)?;
+                }
+                left.objects += 1;
+                for f in object.metadata.finalizers.iter().flatten() {
+                    *left.finalizers.entry(f.clone()).or_default() += 1;
+                }
+            }
+            if page.cont.is_empty() {
+                return Ok(left);
+            }
+            cont = page.cont;
+        }
     }
+
+    async fn page(
+        &self,
+        r: &ResourceInfo,
+        namespace: &str,
+        limit: u32,
+        cont: &str,
+    ) -> Result<List<PartialObject>, client::Error> {
+        let params = ListParams { limit, cont: cont.into(), ..ListParams::default() };
+        match self.client.page_metadata(&r.resource, namespace, &params).await {
+            // It is not served any more, or can't be listed.
+            Err(e) if e.is_not_found() || e.status().is_some_and(|s| s.code == 405) => {
+                Ok(List { items: Vec::new(), resource_version: String::new(), cont: String::new() })
+            }
+            other => other,
+        }
+    }
+}
+
+/// What is left of a resource.
+#[derive(Default)]
+struct Left {
+    objects: usize,
+    /// How many objects each finalizer holds.
+    finalizers: BTreeMap<String, usize>,
 }
 
 /// The resources whose objects live in namespaces and can be deleted: pods, and the others.
@@ -176,7 +219,7 @@ fn split(discovery: &Discovery) -> (Vec<ResourceInfo>, Vec<ResourceInfo>) {
 }
 
 /// Brings the conditions up to date; whether any changed.
-fn update_conditions(conditions: &mut Vec<NamespaceCondition>, r: &Report) -> bool {
+fn update_conditions(all: &mut Vec<NamespaceCondition>, r: &Report) -> bool {
     let list = |map: &BTreeMap<String, usize>, text: &str| {
         map.iter()
             .map(|(name, n)| format!("{name} {text} {n} resource instances"))
@@ -236,26 +279,14 @@ fn update_conditions(conditions: &mut Vec<NamespaceCondition>, r: &Report) -> bo
             Some((reason, message)) => ("True", reason, message),
             None => ("False", good_reason, good_text.to_string()),
         };
-        let mut new = NamespaceCondition {
+        let new = NamespaceCondition {
             type_: kind.into(),
             status: status.into(),
             reason: Some(reason.into()),
             message: Some(message),
             last_transition_time: Some(time::now()),
         };
-        match conditions.iter_mut().find(|c| c.type_ == kind) {
-            None => conditions.push(new),
-            Some(old) => {
-                if old.status == new.status {
-                    new.last_transition_time = old.last_transition_time.clone();
-                }
-                if *old == new {
-                    continue;
-                }
-                *old = new;
-            }
-        }
-        changed = true;
+        changed |= conditions::set(all, new);
     }
     changed
 }

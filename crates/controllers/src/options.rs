@@ -4,7 +4,7 @@ use crate::Config;
 use clap::Parser;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A span of time as Go writes it: `1h30m`, `500ms`.
@@ -34,6 +34,23 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(fault()) } else { Duration::try_from_secs_f64(total).map_err(|_| fault()) }
 }
 
+/// A file; none if its name is empty, as tools write what they leave out.
+#[derive(Clone, Debug, Default)]
+pub struct File(PathBuf);
+
+impl From<std::ffi::OsString> for File {
+    fn from(name: std::ffi::OsString) -> Self {
+        File(name.into())
+    }
+}
+
+impl File {
+    /// Where it is, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        Some(self.0.as_path()).filter(|p| !p.as_os_str().is_empty())
+    }
+}
+
 macro_rules! options {
     ($($(#[$doc:meta])* $([$($arg:tt)*])? $name:ident: $kind:ty $(= $default:literal)?,)*) => {
         /// The controller manager.
@@ -54,35 +71,25 @@ macro_rules! options {
 
 options! {
     /// File that says where the API server is and who we are; the pod's service account if there is none
-    kubeconfig: Option<PathBuf>,
+    kubeconfig: File = "",
     /// Address of the API server, instead of the kubeconfig's
     master: Option<String>,
     /// kubeconfig for asking who sends a request to us; empty for that of --kubeconfig
-    authentication_kubeconfig: Option<PathBuf>,
+    authentication_kubeconfig: File = "",
     /// kubeconfig for asking whether they may; empty for that of --kubeconfig
-    authorization_kubeconfig: Option<PathBuf>,
+    authorization_kubeconfig: File = "",
     /// Paths that anyone may ask for
     [value_delimiter = ','] authorization_always_allow_paths: Vec<String> = "/healthz,/readyz,/livez",
     /// Authorities whose client certificates are accepted
-    client_ca_file: Option<PathBuf>,
-    /// Authorities of proxies that say who sends a request
-    requestheader_client_ca_file: Option<PathBuf>,
-    /// Names of proxies that say who sends a request
-    [value_delimiter = ','] requestheader_allowed_names: Vec<String>,
-    /// Headers in which they say the user's name
-    [value_delimiter = ','] requestheader_username_headers: Vec<String> = "x-remote-user",
-    /// Headers in which they say the user's groups
-    [value_delimiter = ','] requestheader_group_headers: Vec<String> = "x-remote-group",
+    client_ca_file: File = "",
     /// Address to listen on
     bind_address: IpAddr = "0.0.0.0",
     /// Port to listen on, with TLS; 0 for none
     secure_port: u16 = "10257",
-    /// Directory for the certificate that is made if none is given; it is kept in memory if this is empty
-    cert_dir: Option<PathBuf>,
     /// Our serving certificate
-    tls_cert_file: Option<PathBuf>,
+    tls_cert_file: File = "",
     /// Its key
-    tls_private_key_file: Option<PathBuf>,
+    tls_private_key_file: File = "",
     /// Whether only one of several instances works
     [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] leader_elect: bool = "true",
     /// How long others wait for a leader that does not renew
@@ -99,8 +106,6 @@ options! {
     [value_delimiter = ',', allow_hyphen_values = true] controllers: Vec<String> = "*",
     /// Whether each controller has its own service account
     [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] use_service_account_credentials: bool = "false",
-    /// Name of the cluster
-    cluster_name: String = "kubernetes",
     /// Whether nodes are given address ranges for their pods
     [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] allocate_node_cidrs: bool = "false",
     /// Ranges of pods' addresses
@@ -114,29 +119,29 @@ options! {
     /// Size of a node's IPv6 range
     node_cidr_mask_size_ipv6: u8 = "0",
     /// Key that signs service account tokens
-    service_account_private_key_file: Option<PathBuf>,
+    service_account_private_key_file: File = "",
     /// Authority of the cluster, which is published to every namespace
-    root_ca_file: Option<PathBuf>,
+    root_ca_file: File = "",
     /// Certificate of the authority that signs for the cluster
-    cluster_signing_cert_file: Option<PathBuf>,
+    cluster_signing_cert_file: File = "",
     /// Its key
-    cluster_signing_key_file: Option<PathBuf>,
+    cluster_signing_key_file: File = "",
     /// The same for kubernetes.io/kube-apiserver-client
-    cluster_signing_kube_apiserver_client_cert_file: Option<PathBuf>,
+    cluster_signing_kube_apiserver_client_cert_file: File = "",
     /// Its key
-    cluster_signing_kube_apiserver_client_key_file: Option<PathBuf>,
+    cluster_signing_kube_apiserver_client_key_file: File = "",
     /// The same for kubernetes.io/kube-apiserver-client-kubelet
-    cluster_signing_kubelet_client_cert_file: Option<PathBuf>,
+    cluster_signing_kubelet_client_cert_file: File = "",
     /// Its key
-    cluster_signing_kubelet_client_key_file: Option<PathBuf>,
+    cluster_signing_kubelet_client_key_file: File = "",
     /// The same for kubernetes.io/kubelet-serving
-    cluster_signing_kubelet_serving_cert_file: Option<PathBuf>,
+    cluster_signing_kubelet_serving_cert_file: File = "",
     /// Its key
-    cluster_signing_kubelet_serving_key_file: Option<PathBuf>,
+    cluster_signing_kubelet_serving_key_file: File = "",
     /// The same for kubernetes.io/legacy-unknown
-    cluster_signing_legacy_unknown_cert_file: Option<PathBuf>,
+    cluster_signing_legacy_unknown_cert_file: File = "",
     /// Its key
-    cluster_signing_legacy_unknown_key_file: Option<PathBuf>,
+    cluster_signing_legacy_unknown_key_file: File = "",
     /// How long certificates are valid that are signed
     [value_parser = duration] cluster_signing_duration: Duration = "8760h",
     /// How long a node may be silent before it counts as lost
@@ -195,12 +200,36 @@ options! {
     concurrent_horizontal_pod_autoscaler_syncs: usize = "5",
     /// Workers
     concurrent_ephemeralvolume_syncs: usize = "5",
+    /// How often each autoscaler is looked at
+    [value_parser = duration] horizontal_pod_autoscaler_sync_period: Duration = "15s",
+    /// A usage that is off by less than this share is let be
+    horizontal_pod_autoscaler_tolerance: f64 = "0.1",
+    /// What a pod uses of the CPU says little for so long after its start
+    [value_parser = duration] horizontal_pod_autoscaler_cpu_initialization_period: Duration = "5m",
+    /// A pod that is not ready so long after its start never was
+    [value_parser = duration] horizontal_pod_autoscaler_initial_readiness_delay: Duration = "30s",
+    /// A workload shrinks only if nothing else was recommended for so long
+    [value_parser = duration] horizontal_pod_autoscaler_downscale_stabilization: Duration = "5m",
+    /// How often claims that wait are looked at
+    [value_parser = duration] pvclaimbinder_sync_period: Duration = "15s",
+    /// Whether provisioners are asked for volumes
+    [num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set] enable_dynamic_provisioning: bool = "true",
+    /// How often quotas are counted anew
+    [value_parser = duration] resource_quota_sync_period: Duration = "5m",
+    /// All objects are looked at again after so long, or up to twice as long
+    [value_parser = duration] min_resync_period: Duration = "12h",
+    /// How long what is at work may take to end
+    [value_parser = duration] controller_shutdown_timeout: Duration = "10s",
+    /// Requests a second of each controller; no limit but that of requests at once if it is 0
+    kube_api_qps: f64 = "0",
+    /// How many of them at once
+    kube_api_burst: u32 = "30",
 }
 
 impl Options {
     /// The controllers' settings.
     pub fn config(&self) -> Result<Config, crate::Error> {
-        let root_ca = match &self.root_ca_file {
+        let root_ca = match self.root_ca_file.path() {
             None => None,
             Some(path) => {
                 let pem = pki::files::read(path)?;
@@ -208,15 +237,19 @@ impl Options {
                 Some(String::from_utf8_lossy(&pem).into_owned())
             }
         };
-        let mut controllers = self.controllers.clone();
-        for word in &controllers {
-            let name = word.strip_prefix('-').unwrap_or(word);
-            if name != "*" && !crate::NAMES.contains(&name) && !ELSEWHERE.contains(&name) {
-                return Err(crate::Error::Other(format!("--controllers: {name:?} is not a controller")));
-            }
-        }
+        let mut controllers = crate::registry::canonical(&self.controllers)?;
         if !self.enable_garbage_collector {
-            controllers.push("-garbage-collector-controller".into());
+            controllers.insert(0, "-garbage-collector-controller".into());
+        }
+        let positive = [
+            ("kube-api-qps", self.kube_api_qps >= 0.0 && self.kube_api_qps.is_finite()),
+            ("horizontal-pod-autoscaler-tolerance", self.horizontal_pod_autoscaler_tolerance >= 0.0),
+            ("horizontal-pod-autoscaler-sync-period", !self.horizontal_pod_autoscaler_sync_period.is_zero()),
+            ("pvclaimbinder-sync-period", !self.pvclaimbinder_sync_period.is_zero()),
+            ("resource-quota-sync-period", !self.resource_quota_sync_period.is_zero()),
+        ];
+        if let Some((flag, _)) = positive.iter().find(|(_, good)| !good) {
+            return Err(crate::Error::Other(format!("--{flag}: must be greater than 0")));
         }
         let size = |own: u8, usual| match (own, self.node_cidr_mask_size) {
             (0, 0) => usual,
@@ -233,7 +266,7 @@ impl Options {
                 size(self.node_cidr_mask_size_ipv4, 24),
                 size(self.node_cidr_mask_size_ipv6, 64),
             ),
-            service_account_key: self.service_account_private_key_file.clone(),
+            service_account_key: self.service_account_private_key_file.path().map(Into::into),
             root_ca,
             signing: self.signing()?,
             signing_duration: self.cluster_signing_duration,
@@ -247,6 +280,19 @@ impl Options {
             terminated_pods: self.terminated_pod_gc_threshold,
             max_endpoints_per_slice: self.max_endpoints_per_slice,
             mirroring_max_endpoints_per_subset: self.mirroring_max_endpoints_per_subset,
+            horizontal: crate::horizontal::Settings {
+                period: self.horizontal_pod_autoscaler_sync_period,
+                tolerance: self.horizontal_pod_autoscaler_tolerance,
+                cpu_initialization: self.horizontal_pod_autoscaler_cpu_initialization_period,
+                initial_readiness: self.horizontal_pod_autoscaler_initial_readiness_delay,
+                stabilization: self.horizontal_pod_autoscaler_downscale_stabilization,
+            },
+            binder_sync_period: self.pvclaimbinder_sync_period,
+            dynamic_provisioning: self.enable_dynamic_provisioning,
+            resource_quota_sync_period: self.resource_quota_sync_period,
+            min_resync_period: self.min_resync_period,
+            shutdown_timeout: self.controller_shutdown_timeout,
+            pace: (self.kube_api_qps > 0.0).then_some((self.kube_api_qps, self.kube_api_burst)),
             workers: self.workers(),
         })
     }
@@ -280,8 +326,8 @@ impl Options {
                 &self.cluster_signing_legacy_unknown_key_file,
             ),
         ] {
-            match (certificate, key) {
-                (Some(c), Some(k)) => drop(signing.insert(signer.to_string(), (c.clone(), k.clone()))),
+            match (certificate.path(), key.path()) {
+                (Some(c), Some(k)) => drop(signing.insert(signer.to_string(), (c.into(), k.into()))),
                 (None, None) => {}
                 _ => {
                     return Err(crate::Error::Other(format!(
@@ -295,6 +341,8 @@ impl Options {
 
     fn workers(&self) -> HashMap<&'static str, usize> {
         [
+            ("serviceaccount-token-controller", self.concurrent_serviceaccount_token_syncs),
+            ("ephemeral-volume-controller", self.concurrent_ephemeralvolume_syncs),
             ("cronjob-controller", self.concurrent_cron_job_syncs),
             ("daemonset-controller", self.concurrent_daemonset_syncs),
             ("deployment-controller", self.concurrent_deployment_syncs),
@@ -314,31 +362,6 @@ impl Options {
         .into()
     }
 }
-
-/// Upstream's controllers that are not ours (yet): naming them is no fault.
-const ELSEWHERE: [&str; 21] = [
-    "serviceaccount-token-controller",
-    "podcertificaterequest-cleaner-controller",
-    "ttl-controller",
-    "device-taint-eviction-controller",
-    "persistentvolume-attach-detach-controller",
-    "persistentvolume-expander-controller",
-    "podgroup-protection-controller",
-    "service-ca-certificate-publisher-controller",
-    "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "storageversion-garbage-collector-controller",
-    "resourceclaim-controller",
-    "resourcepoolstatusrequest-controller",
-    "legacy-serviceaccount-token-cleaner-controller",
-    "validatingadmissionpolicy-status-controller",
-    "volumeattributesclass-protection-controller",
-    "service-cidr-controller",
-    "storage-version-migrator-controller",
-    "selinux-warning-controller",
-    "service-lb-controller",
-    "node-route-controller",
-    "cloud-node-lifecycle-controller",
-];
 
 #[cfg(test)]
 mod tests {
@@ -363,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_manifest_s_flags_are_understood() {
-        let line = "x --kubeconfig=/k --leader-elect=false --controllers=*,-bootstrap-signer-controller,token-cleaner-controller \
+        let line = "x --kubeconfig=/k --leader-elect=false --controllers=*,bootstrapsigner,tokencleaner --cluster-signing-cert-file= --cluster-signing-key-file= \
             --allocate-node-cidrs --cluster-cidr=10.0.0.0/16 -v=4 --node-cidr-mask-size 26 \
             --use-service-account-credentials=true --concurrent-job-syncs=9 --node-monitor-grace-period=16s";
         let o = Options::try_parse_from(line.split_whitespace()).unwrap();
@@ -373,7 +396,14 @@ mod tests {
             (c.node_cidr_mask_sizes, c.workers["job-controller"], c.node_monitor_grace_period.as_secs()),
             ((26, 26), 9, 16)
         );
-        for bad in ["x --nonsense=1", "x --controllers=nobody", "x --cluster-signing-cert-file=a"] {
+        assert!(c.controllers.contains(&"token-cleaner-controller".to_string()) && c.signing.is_empty());
+        for bad in [
+            "x --nonsense=1",
+            "x --controllers=nobody",
+            "x --controllers=attachdetach",
+            "x --pvclaimbinder-sync-period=0",
+            "x --cluster-signing-cert-file=a",
+        ] {
             let o = Options::try_parse_from(bad.split_whitespace());
             assert!(o.is_err() || o.is_ok_and(|o| o.config().is_err()), "{bad}");
         }

@@ -6,7 +6,7 @@ use crate::common::{gone_is_fine, pods, scheduling};
 use crate::node::disrupt;
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
-use client::{Client, Controller, Lister, ObjectExt, Patch};
+use client::{Client, Lister, ObjectExt, Patch};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
 use serde_json::json;
@@ -50,7 +50,7 @@ pub async fn run(ctx: Context) {
         most,
     });
     let known = nodes.lister();
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&pods, move |event, queue| {
             let pod = event.object();
             if event.is_deleted() {

@@ -3,7 +3,7 @@
 
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
-use client::{Client, Controller, ListParams, Lister, Object, ObjectExt};
+use client::{Client, ListParams, Lister, Object, ObjectExt};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 
@@ -56,7 +56,7 @@ pub async fn run_claims(ctx: Context) {
     let (all, pods) = (ctx.informers.informer::<PersistentVolumeClaim>(), ctx.pods());
     pods.index(BY_CLAIM, |p| claims(p).into_iter().map(|c| format!("{}/{c}", p.namespace())).collect());
     let (lister, users) = (all.lister(), pods.lister());
-    Controller::new(CLAIMS)
+    ctx.controller(CLAIMS)
         .each(&all)
         .on(&pods, |event, queue| {
             for pod in event.old().into_iter().chain([event.object()]) {
@@ -98,7 +98,7 @@ pub async fn run_volumes(ctx: Context) {
     let client = ctx.client("pv-protection-controller");
     let all = ctx.informers.informer::<PersistentVolume>();
     let lister = all.lister();
-    Controller::new(VOLUMES)
+    ctx.controller(VOLUMES)
         .each(&all)
         .run(ctx.workers(VOLUMES, 1), ctx.shutdown, move |key| {
             let (client, volume) = (client.clone(), lister.get(&key.namespace, &key.name));
@@ -140,7 +140,7 @@ pub async fn run_classes(ctx: Context) {
     let claims = ctx.informers.informer::<PersistentVolumeClaim>();
     let volumes = ctx.informers.informer::<PersistentVolume>();
     let (lister, users, held) = (all.lister(), claims.lister(), volumes.lister());
-    Controller::new(CLASSES)
+    ctx.controller(CLASSES)
         .each(&all)
         .on(&claims, |event, queue| {
             for claim in event.old().into_iter().chain([event.object()]) {

@@ -4,11 +4,11 @@
 mod kinds;
 mod plan;
 
-use crate::common::{batch, claim, expectations::Expectations, pods, pods::PodControl};
+use crate::common::{batch, claim, expectations::Expectations, owned::Owned, pods, pods::PodControl};
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
 use api::selector::LabelSelector;
-use client::{Client, Controller, Event, Informer, Lister, ObjectExt, WorkQueue};
+use client::{Client, Informer, Lister, ObjectExt};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -52,67 +52,20 @@ async fn run<T: ReplicaKind>(ctx: Context, name: &'static str, account: &str) {
         pods: pods.lister(),
         expected: expected.clone(),
     });
-    let lister = sets.lister();
+    let owned = Arc::new(Owned::by(sets.lister(), Some(expected)));
+    let by_pods = owned.clone();
     let workers = ctx.workers(name, 5);
-    Controller::new(name)
-        .on(&sets, {
-            let expected = expected.clone();
-            move |event, queue| {
-                let key = event.object().key();
-                if let Event::Deleted(_) = event {
-                    expected.forget(&key);
-                }
-                queue.add(key);
-            }
+    ctx.controller(name)
+        .on(&sets, move |event, queue| {
+            owned.owner_changed(event);
+            queue.add(event.object().key());
         })
-        .on(&pods, move |event, queue| on_pod(event, queue, &lister, &expected))
+        .on(&pods, move |event, queue| by_pods.observe(event, |key| queue.add(key)))
         .run(workers, ctx.shutdown, move |key| {
             let this = this.clone();
             async move { this.reconcile(key).await }
         })
         .await;
-}
-
-/// The set that controls a pod, if it is the very one.
-fn owner_of<T: ReplicaKind>(pod: &Pod, sets: &Lister<T>) -> Option<Arc<T>> {
-    let owner = pod.controller().filter(|c| c.kind == T::KIND)?;
-    sets.get(pod.namespace(), &owner.name).filter(|s| s.uid() == owner.uid)
-}
-
-fn on_pod<T: ReplicaKind>(
-    event: &Event<Pod>,
-    queue: &WorkQueue<ObjectKey>,
-    sets: &Lister<T>,
-    expected: &Expectations,
-) {
-    let pod = event.object();
-    if let Some(old) = event.old()
-        && old.controller() != pod.controller()
-        && let Some(set) = owner_of(old, sets)
-    {
-        queue.add(set.key());
-    }
-    if pod.controller().is_some() {
-        let Some(set) = owner_of(pod, sets) else { return };
-        let key = set.key();
-        match event {
-            Event::Added(_) if !pod.is_deleting() => expected.created(&key, 1),
-            _ if pod.is_deleting() || event.is_deleted() => expected.deleted(&key, pod.uid()),
-            _ => {}
-        }
-        return queue.add(key);
-    }
-    let changed = event
-        .old()
-        .is_none_or(|old| old.metadata.labels != pod.metadata.labels || old.controller().is_some());
-    if event.is_deleted() || !changed {
-        return;
-    }
-    for set in sets.list_namespace(pod.namespace()) {
-        if set.selector().is_ok_and(|s| !s.is_empty() && s.matches_labels(pod.metadata.labels.as_ref())) {
-            queue.add(set.key());
-        }
-    }
 }
 
 impl<T: ReplicaKind> Sets<T> {

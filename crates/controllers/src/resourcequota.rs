@@ -2,12 +2,13 @@
 //! deleted or ends, and now and then. What is made meanwhile is charged by the API server's admission.
 //! Watches quotas, and the metadata of every resource that some quota counts.
 
+use crate::common::scale;
 use crate::{Context, Error, Outcome};
 use api::pod_resources::{self, Amounts, add};
 use api::quantity::Quantity;
 use api::quota::{self, Item, concerns, count_name, in_scopes, usage};
 use api::{GroupResource, ObjectKey};
-use client::{Client, Controller, Informer, Informers, Lister, ObjectExt, PartialObject, WorkQueue};
+use client::{Client, Informer, Informers, Lister, ObjectExt, PartialObject, SharedDiscovery, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,8 +17,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "resourcequota-controller";
-/// Everything is counted anew this often: upstream's default.
-const RESYNC: Duration = Duration::from_secs(300);
+/// How long a quota waits for the first list of what it counts, before it is left for later.
+const LISTED: Duration = Duration::from_millis(500);
+/// When it is tried again.
+const LATER: Duration = Duration::from_secs(5);
 /// After a change it is counted once more when everything should have been seen.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Resources that a quota can name without `count/`.
@@ -26,7 +29,10 @@ const COUNTED: [&str; 4] = ["configmaps", "resourcequotas", "replicationcontroll
 struct Quotas {
     client: Client,
     informers: Informers,
+    discovery: SharedDiscovery,
     shutdown: CancellationToken,
+    /// Everything is counted anew this often.
+    resync: Duration,
     queue: WorkQueue<ObjectKey>,
     quotas: Lister<ResourceQuota>,
     pods: Lister<Pod>,
@@ -42,10 +48,12 @@ pub async fn run(ctx: Context) {
     let (quotas, pods) = (ctx.informers.informer::<ResourceQuota>(), ctx.pods());
     let services = ctx.informers.informer::<Service>();
     let claims = ctx.informers.informer::<PersistentVolumeClaim>();
-    let controller = Controller::new(NAME);
+    let controller = ctx.controller(NAME);
     let this = Arc::new(Quotas {
         client,
         informers: ctx.informers.clone(),
+        discovery: ctx.discovery.clone(),
+        resync: ctx.config.resource_quota_sync_period,
         shutdown: ctx.shutdown.clone(),
         queue: controller.queue().clone(),
         quotas: quotas.lister(),
@@ -137,7 +145,13 @@ impl Quotas {
             return Ok(None);
         }
         let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
-        let used = self.used(&quota, hard.keys()).await?;
+        let used = match self.used(&quota, hard.keys()).await {
+            Err(e @ Error::NotListed(_)) => {
+                tracing::warn!("{NAME}: {key}: {e}");
+                return Ok(Some(LATER));
+            }
+            other => other?,
+        };
         let status = ResourceQuotaStatus { hard: Some(hard), used: Some(pod_resources::write(&used)) };
         let same = |a: &ResourceQuotaStatus| {
             let amounts = |m: &Option<BTreeMap<_, _>>| pod_resources::read(m.as_ref());
@@ -152,7 +166,7 @@ impl Quotas {
             // What was under way meanwhile, and charged to the status before, may not have been seen yet.
             return Ok(Some(SETTLED));
         }
-        Ok(Some(RESYNC))
+        Ok(Some(self.resync))
     }
 
     /// What is used of the names of a quota.
@@ -208,7 +222,7 @@ impl Quotas {
         let informer = match there(self) {
             Some(informer) => informer,
             None => {
-                let discovery = self.client.discover().await?;
+                let discovery = self.discovery.within(scale::KNOWN_FOR).await?;
                 let mut served = discovery.preferred().into_iter();
                 let found = served
                     .find(|r| r.resource.group == resource.group && r.resource.plural == resource.resource);
@@ -231,8 +245,9 @@ impl Quotas {
                     .clone()
             }
         };
-        if self.shutdown.run_until_cancelled(informer.synced()).await.is_none() {
-            return Err(Error::Other("shutting down".into()));
+        // A resource that can't be listed must not hold up the counting of others.
+        if tokio::time::timeout(LISTED, informer.synced()).await.is_err() {
+            return Err(Error::NotListed(resource.to_string()));
         }
         Ok(Some(informer.lister()))
     }

@@ -4,7 +4,7 @@
 use crate::serviceaccount::{ignore_lost_race, is_active};
 use crate::{Context, Outcome};
 use api::ObjectKey;
-use client::{Controller, ObjectExt, Scope};
+use client::{ObjectExt, Scope};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub async fn run(ctx: Context) {
     });
     let (namespace_list, map_list) = (namespaces.lister(), maps.lister());
     let data: Arc<BTreeMap<String, String>> = Arc::new([("ca.crt".to_string(), ca)].into());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&namespaces, |event, queue| queue.add(ObjectKey::new("", event.object().name())))
         .on(&maps, |event, queue| queue.add(ObjectKey::new("", event.object().namespace())))
         .run(ctx.workers(NAME, 1), ctx.shutdown, move |key| {

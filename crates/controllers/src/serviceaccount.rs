@@ -3,7 +3,7 @@
 
 use crate::{Context, Outcome};
 use api::ObjectKey;
-use client::{Controller, ObjectExt};
+use client::ObjectExt;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 
 const NAME: &str = "serviceaccount-controller";
@@ -15,7 +15,7 @@ pub async fn run(ctx: Context) {
     let (namespaces, accounts) =
         (ctx.informers.informer::<Namespace>(), ctx.informers.informer::<ServiceAccount>());
     let (namespace_list, account_list) = (namespaces.lister(), accounts.lister());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&namespaces, |event, queue| queue.add(ObjectKey::new("", event.object().name())))
         .on(&accounts, |event, queue| {
             if event.is_deleted() && event.object().name() == DEFAULT {

@@ -2,9 +2,10 @@
 //! API server lets, be they known by a token or by a client certificate.
 
 use crate::Error;
-use crate::options::Options;
+use crate::health::Health;
+use crate::options::{File, Options};
 use bytes::Bytes;
-use client::Client;
+use client::{Client, Metrics};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+const HEALTH: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS: usize = 200;
@@ -33,6 +35,8 @@ struct Gate {
     authentication: Client,
     authorization: Client,
     open: Arc<Vec<String>>,
+    metrics: Metrics,
+    health: Health,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,6 +53,8 @@ fn flag(name: &str) -> impl Fn(&dyn std::fmt::Display) -> Error {
 pub async fn start(
     options: &Options,
     client: &Client,
+    metrics: &Metrics,
+    health: &Health,
     shutdown: CancellationToken,
 ) -> Result<DropGuard, Error> {
     let stop = shutdown.child_token();
@@ -61,24 +67,29 @@ pub async fn start(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|e| flag("secure-port")(&format!("cannot listen on {address}: {e}")))?;
-    let own = |path: &Option<std::path::PathBuf>, name: &str| match path {
-        None => Ok(client.clone()),
-        Some(path) => {
-            let config = client::Config::from_kubeconfig_file(path).map_err(|e| flag(name)(&e))?;
-            Client::new(config.user_agent("kube-controller-manager")).map_err(Error::from)
+    let own = |file: &File, name: &str| -> Result<Client, Error> {
+        match file.path() {
+            None => Ok(client.clone()),
+            Some(path) => {
+                let config = client::Config::from_kubeconfig_file(path).map_err(|e| flag(name)(&e))?;
+                let own = Client::new(config.user_agent("kube-controller-manager"))?;
+                Ok(own.metered(metrics))
+            }
         }
     };
     let gate = Gate {
         authentication: own(&options.authentication_kubeconfig, "authentication-kubeconfig")?,
         authorization: own(&options.authorization_kubeconfig, "authorization-kubeconfig")?,
         open: Arc::new(options.authorization_always_allow_paths.clone()),
+        metrics: metrics.clone(),
+        health: health.clone(),
     };
     tokio::spawn(accept(listener, acceptor, gate, stop));
     Ok(guard)
 }
 
 fn tls(options: &Options) -> Result<Arc<ServerConfig>, Error> {
-    let (certificate, key) = match (&options.tls_cert_file, &options.tls_private_key_file) {
+    let (certificate, key) = match (options.tls_cert_file.path(), options.tls_private_key_file.path()) {
         (Some(c), Some(k)) => (pki::files::read(c)?, pki::files::read(k)?),
         _ => {
             let subject = pki::ca::Subject {
@@ -96,7 +107,7 @@ fn tls(options: &Options) -> Result<Arc<ServerConfig>, Error> {
     let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| fault(&e))?;
-    let builder = match &options.client_ca_file {
+    let builder = match options.client_ca_file.path() {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let verifier = pki::tls::client_verifier(&pki::files::read(path)?, "--client-ca-file")?;
@@ -183,9 +194,22 @@ async fn answer(request: Request<Incoming>, gate: Gate, user: Option<User>) -> R
         return plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     }
     match path {
-        "/healthz" | "/livez" | "/readyz" => plain(StatusCode::OK, "ok"),
-        "/metrics" => {
-            text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", crate::metrics::text())
+        "/metrics" => text(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            crate::metrics::text(&gate.metrics),
+        ),
+        path if HEALTH
+            .iter()
+            .any(|h| path == *h || path.strip_prefix(h).is_some_and(|p| p.starts_with('/'))) =>
+        {
+            let verbose =
+                request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("verbose")));
+            match gate.health.answer(path, verbose) {
+                None => plain(StatusCode::NOT_FOUND, "404 page not found"),
+                Some((true, body)) => plain(StatusCode::OK, &body),
+                Some((false, body)) => plain(StatusCode::INTERNAL_SERVER_ERROR, &body),
+            }
         }
         _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
     }

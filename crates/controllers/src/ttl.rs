@@ -3,7 +3,7 @@
 
 use crate::{Context, Outcome};
 use api::time;
-use client::{Controller, ObjectExt};
+use client::ObjectExt;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
@@ -16,7 +16,7 @@ pub async fn run(ctx: Context) {
     let client = ctx.client(NAME);
     let jobs = ctx.informers.informer::<Job>();
     let lister = jobs.lister();
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .each(&jobs)
         .run(ctx.workers(NAME, 5), ctx.shutdown, move |key| {
             let (client, job) = (client.clone(), lister.get(&key.namespace, &key.name));

@@ -8,19 +8,17 @@ use crate::common::gone_is_fine;
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
 use api::quota::class;
-use client::{Client, Controller, EventRecorder, EventType, Lister, ObjectExt, WorkQueue, object_ref};
+use client::{Client, EventRecorder, EventType, Lister, ObjectExt, WorkQueue, object_ref};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use plan::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, PROVISIONERS, SELECTED_NODE, choose, claim_in,
-    given, is_for, mismatch, phase, reference, taken,
+    default_class, given, is_for, lacks_class, mismatch, phase, reference, taken,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
 const NAME: &str = "persistentvolume-binder-controller";
-/// Claims that wait are looked at again so often: upstream's sync period.
-const AGAIN: Duration = Duration::from_secs(15);
 const PROVISIONER_OF_NONE: &str = "kubernetes.io/no-provisioner";
 
 /// A claim, or a volume: that has no namespace.
@@ -33,6 +31,10 @@ struct Binder {
     claims: Lister<PersistentVolumeClaim>,
     volumes: Lister<PersistentVolume>,
     classes: Lister<StorageClass>,
+    /// Claims that wait are looked at again so often.
+    again: Duration,
+    /// Whether provisioners are asked for volumes.
+    provisions: bool,
 }
 
 /// Binds volumes.
@@ -41,7 +43,7 @@ pub async fn run(ctx: Context) {
     let claims = ctx.informers.informer::<PersistentVolumeClaim>();
     let volumes = ctx.informers.informer::<PersistentVolume>();
     let classes = ctx.informers.informer::<StorageClass>();
-    let controller = Controller::new(NAME);
+    let controller = ctx.controller(NAME);
     let this = Arc::new(Binder {
         events: ctx.events(&client, "persistentvolume-controller"),
         client,
@@ -49,8 +51,10 @@ pub async fn run(ctx: Context) {
         claims: claims.lister(),
         volumes: volumes.lister(),
         classes: classes.lister(),
+        again: ctx.config.binder_sync_period,
+        provisions: ctx.config.dynamic_provisioning,
     });
-    let waiting = claims.lister();
+    let (waiting, without) = (claims.lister(), claims.lister());
     // One worker: two claims must not be given the same volume.
     controller
         .on(&claims, |event, queue| {
@@ -70,14 +74,21 @@ pub async fn run(ctx: Context) {
                     r.name.as_deref().unwrap_or_default(),
                 )),
                 // It may be what a claim waits for.
-                None if !event.is_deleted() => {
+                None if !event.is_deleted() && event.old().is_none_or(|o| is_freed(o, volume)) => {
                     let unbound = |c: &&Arc<PersistentVolumeClaim>| c.annotation(BIND_COMPLETED).is_none();
                     waiting.list().iter().filter(unbound).for_each(|c| queue.add(c.key()));
                 }
                 None => {}
             }
         })
-        .wait_for(&classes)
+        .on(&classes, move |event, queue| {
+            // It may be the default that claims have waited for.
+            let told = |c: &StorageClass| c.metadata.annotations.clone();
+            if !event.is_deleted() && event.old().is_none_or(|o| told(o) != told(event.object())) {
+                let waits = |c: &&Arc<PersistentVolumeClaim>| c.annotation(BIND_COMPLETED).is_none() && lacks_class(c);
+                without.list().iter().filter(waits).for_each(|c| queue.add(c.key()));
+            }
+        })
         .run(1, ctx.shutdown, move |key: Key| {
             let this = this.clone();
             async move {
@@ -85,6 +96,12 @@ pub async fn run(ctx: Context) {
             }
         })
         .await;
+}
+
+/// Whether a volume can be had now, or fits others than before.
+fn is_freed(old: &PersistentVolume, new: &PersistentVolume) -> bool {
+    let before = (phase(old), &old.spec, &old.metadata.labels);
+    phase(new) == "Available" && before != (phase(new), &new.spec, &new.metadata.labels)
 }
 
 impl Binder {
@@ -109,7 +126,7 @@ impl Binder {
         if !named.is_empty() {
             let Some(volume) = self.volumes.get("", named) else {
                 self.pend(claim).await?;
-                return Ok(Some(AGAIN));
+                return Ok(Some(self.again));
             };
             return match reference(&volume) {
                 None => match mismatch(&volume, claim) {
@@ -126,25 +143,33 @@ impl Binder {
                     let message = format!("volume {named:?} already bound to a different claim.");
                     self.tell(claim, EventType::Warning, "FailedBinding", &message);
                     self.pend(claim).await?;
-                    Ok(Some(AGAIN))
+                    Ok(Some(self.again))
                 }
             };
         }
         let class = Some(class(claim)).filter(|c| !c.is_empty());
         let class = class.and_then(|c| self.classes.get("", c));
         let lazy = |c: &Arc<StorageClass>| c.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
-        let waits = class.as_ref().is_some_and(lazy) && claim.annotation(SELECTED_NODE).is_none();
-        if let Some(volume) = choose(claim, &self.volumes.list(), waits) {
+        let delayed = class.as_ref().is_some_and(lazy);
+        let waits = delayed && claim.annotation(SELECTED_NODE).is_none();
+        if let Some(volume) = choose(claim, &self.volumes.list(), delayed) {
             return self.bind(&volume, claim).await;
         }
-        let provisioner =
-            class.as_ref().map(|c| c.provisioner.as_str()).filter(|p| *p != PROVISIONER_OF_NONE);
+        // It was made before there was a default class.
+        if let Some(default) = default_class(&self.classes.list()).filter(|_| lacks_class(claim)) {
+            let mut changed = claim.clone();
+            changed.spec.get_or_insert_default().storage_class_name = Some(default.name().into());
+            self.client.update(&changed).await?;
+            return Ok(None);
+        }
+        let provisioner = class.as_ref().map(|c| c.provisioner.as_str());
+        let provisioner = provisioner.filter(|p| *p != PROVISIONER_OF_NONE && self.provisions);
         if waits {
             let message = "waiting for first consumer to be created before binding";
             self.tell(claim, EventType::Normal, "WaitForFirstConsumer", message);
         } else if let Some(provisioner) = provisioner {
             self.pend(&self.provision(claim, provisioner).await?).await?;
-            return Ok(Some(AGAIN));
+            return Ok(Some(self.again));
         } else if api::quota::class(claim).is_empty() {
             let message = "no persistent volumes available for this claim and no storage class is set";
             self.tell(claim, EventType::Normal, "FailedBinding", message);
@@ -153,7 +178,7 @@ impl Binder {
             self.tell(claim, EventType::Warning, "ProvisioningFailed", &message);
         }
         self.pend(claim).await?;
-        Ok(Some(AGAIN))
+        Ok(Some(self.again))
     }
 
     /// Tells the provisioner of a class that a volume is wanted.

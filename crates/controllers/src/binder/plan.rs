@@ -5,7 +5,10 @@ use api::quantity::Quantity;
 use api::quota::class;
 use api::selector::LabelSelector;
 use client::{ObjectExt, object_ref};
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
 use std::sync::Arc;
 
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
@@ -47,53 +50,92 @@ fn asked(claim: &PersistentVolumeClaim) -> Quantity {
     amounts.get("storage").copied().unwrap_or_default()
 }
 
-/// Why a claim can't have a volume that was named for it, if it can't.
-pub fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
-    let (v, c) = (volume.spec.clone().unwrap_or_default(), claim.spec.clone().unwrap_or_default());
-    let mode = |m: &Option<String>| m.clone().unwrap_or_else(|| "Filesystem".into());
-    let has = v.access_modes.unwrap_or_default();
+type VolumeSpec = PersistentVolumeSpec;
+type ClaimSpec = PersistentVolumeClaimSpec;
+
+fn text(of: &Option<String>) -> &str {
+    of.as_deref().unwrap_or_default()
+}
+
+/// What both sides have to agree on, whoever chose the volume.
+fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
+    let (v, c): (Option<&VolumeSpec>, Option<&ClaimSpec>) = (volume.spec.as_ref(), claim.spec.as_ref());
+    let mode = |m: Option<&String>| m.is_none_or(|m| m == "Filesystem");
     if capacity(volume) < asked(claim) {
         return Some("requested PV is too small");
     }
-    if class_of(volume) != class(claim) {
-        return Some("storageClassName does not match");
-    }
-    if mode(&v.volume_mode) != mode(&c.volume_mode) {
+    if mode(v.and_then(|v| v.volume_mode.as_ref())) != mode(c.and_then(|c| c.volume_mode.as_ref())) {
         return Some("incompatible volumeMode");
     }
-    let attributes = |a: &Option<String>| a.clone().unwrap_or_default();
-    if attributes(&v.volume_attributes_class_name) != attributes(&c.volume_attributes_class_name) {
+    let of_volume = v.map_or("", |v| text(&v.volume_attributes_class_name));
+    if of_volume != c.map_or("", |c| text(&c.volume_attributes_class_name)) {
         return Some("volumeAttributesClassName does not match");
-    }
-    if !c.access_modes.iter().flatten().all(|m| has.contains(m)) {
-        return Some("incompatible accessMode");
     }
     None
 }
 
-/// The volume that a claim gets: the one that was named for it, or the smallest that fits. A claim that waits
-/// for its first pod gets only what was named for it.
+fn has_modes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let has = volume.spec.as_ref().and_then(|s| s.access_modes.as_deref()).unwrap_or_default();
+    let wanted = claim.spec.as_ref().and_then(|s| s.access_modes.as_deref()).unwrap_or_default();
+    wanted.iter().all(|m| has.contains(m))
+}
+
+/// Why a claim can't have a volume that it names, if it can't.
+pub fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
+    if volume.is_deleting() {
+        return Some("the volume is marked for deletion");
+    }
+    if class_of(volume) != class(claim) {
+        return Some("storageClassName does not match");
+    }
+    unfit(volume, claim).or_else(|| (!has_modes(volume, claim)).then_some("incompatible accessMode"))
+}
+
+/// The volume that a claim gets: the one that is reserved for it, whatever its class, or the smallest of its class
+/// that fits. Where binding waits for the first pod, only what is reserved: the scheduler knows on which node the
+/// volume has to be, and reserves it.
 pub fn choose(
     claim: &PersistentVolumeClaim,
     volumes: &[Arc<PersistentVolume>],
-    waits: bool,
+    delayed: bool,
 ) -> Option<Arc<PersistentVolume>> {
-    let fits = |v: &&Arc<PersistentVolume>| !v.is_deleting() && mismatch(v, claim).is_none();
-    if let Some(named) = volumes.iter().filter(|v| is_for(v, claim)).find(fits) {
-        return Some(named.clone());
+    let fits =
+        |v: &&Arc<PersistentVolume>| !v.is_deleting() && has_modes(v, claim) && unfit(v, claim).is_none();
+    if let Some(reserved) = volumes.iter().filter(|v| is_for(v, claim)).find(fits) {
+        return Some(reserved.clone());
     }
-    if waits {
+    if delayed {
         return None;
     }
     let selector = claim.spec.as_ref().and_then(|s| s.selector.as_ref());
     let selector = selector.map(LabelSelector::from_object).transpose().ok()?;
+    let wanted = class(claim);
+    // What is cheap to see comes first.
     let free = |v: &&Arc<PersistentVolume>| {
         reference(v).is_none()
             && phase(v) == "Available"
+            && class_of(v) == wanted
             && selector.as_ref().is_none_or(|s| s.matches_labels(v.metadata.labels.as_ref()))
     };
-    let all = volumes.iter().filter(fits).filter(free);
-    all.min_by_key(|v| (capacity(v), v.name().to_string())).cloned()
+    let modes =
+        |v: &PersistentVolume| v.spec.as_ref().and_then(|s| s.access_modes.as_ref()).map_or(0, Vec::len);
+    let all = volumes.iter().filter(free).filter(fits);
+    all.min_by_key(|v| (modes(v), capacity(v), v.name().to_string())).cloned()
+}
+
+/// The class that claims without one get: of several the newest.
+pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<StorageClass>> {
+    const DEFAULT: [&str; 2] =
+        ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+    let default = |c: &&Arc<StorageClass>| DEFAULT.iter().any(|a| c.annotation(a) == Some("true"));
+    let made = |c: &StorageClass| c.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    classes.iter().filter(default).min_by(|a, b| made(b).cmp(&made(a)).then_with(|| a.name().cmp(b.name())))
+}
+
+/// Whether a claim says nothing of a class: an empty one is an answer too.
+pub fn lacks_class(claim: &PersistentVolumeClaim) -> bool {
+    claim.annotation(VOLUME_CLASS).is_none()
+        && claim.spec.as_ref().is_none_or(|s| s.storage_class_name.is_none())
 }
 
 /// A volume's phase.
@@ -202,6 +244,29 @@ mod tests {
         let named =
             [volume("mine", "50Gi", json!({"claimRef": {"namespace": "n", "name": "c"}})), all[2].clone()];
         assert_eq!(choose(&claim(json!({})), &named, true).unwrap().name(), "mine");
+        // Reserved is reserved, whatever the class that the claim was given.
+        let classy = claim(json!({"storageClassName": "standard"}));
+        assert_eq!(choose(&classy, &named, false).unwrap().name(), "mine");
+        assert!(choose(&claim(json!({"accessModes": ["ReadWriteMany"]})), &named, false).is_none());
+    }
+
+    #[test]
+    fn the_newest_default_class_is_the_default() {
+        let class = |name: &str, made: &str, default: &str| {
+            Arc::new(
+                serde_json::from_value(json!({"metadata": {"name": name, "creationTimestamp": made,
+                    "annotations": {"storageclass.kubernetes.io/is-default-class": default}}, "provisioner": "p"}))
+                .unwrap(),
+            )
+        };
+        let (old, new) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
+        let of = |all: &[Arc<StorageClass>]| default_class(all).map(|c| c.name().to_string());
+        assert_eq!(
+            of(&[class("a", old, "true"), class("c", new, "true"), class("b", new, "true")]),
+            Some("b".into())
+        );
+        assert_eq!(of(&[class("a", new, "false")]), None);
+        assert!(lacks_class(&claim(json!({}))) && !lacks_class(&claim(json!({"storageClassName": ""}))));
     }
 
     #[test]

@@ -2,24 +2,41 @@
 
 use super::{claim, controller_ref, delete_uid, gone_is_fine, hash, pods};
 use crate::Error;
-use client::{Client, Lister, Object, ObjectExt};
+use client::{Client, Lister, Object, ObjectExt, ResourceId};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The label by which a pod tells of which revision it is.
 pub const HASH_LABEL: &str = "controller-revision-hash";
 
-/// What a revision holds: the patch that brings its template back.
-pub fn snapshot(template: &PodTemplateSpec) -> Value {
-    let mut template = hash::normal(template);
+/// What a revision holds: the patch that brings its template back, byte for byte as upstream makes it of the object
+/// as the server shows it.
+fn snapshot(mut template: Value) -> Value {
     if let Some(map) = template.as_object_mut() {
         map.insert("$patch".into(), json!("replace"));
     }
     json!({"spec": {"template": template}})
+}
+
+/// The template as the server writes it: with what Go's types print though it is empty, and without what they don't.
+async fn written<T: Object>(client: &Client, owner: &T, template: &PodTemplateSpec) -> Result<Value, Error> {
+    let resource = ResourceId {
+        group: T::GROUP.into(),
+        version: T::VERSION.into(),
+        plural: T::URL_PATH_SEGMENT.into(),
+        namespaced: true,
+    };
+    let mut object = client.get_dyn(&resource, owner.namespace(), owner.name()).await?;
+    let written = object.pointer_mut("/spec/template").map(Value::take).unwrap_or_default();
+    match PodTemplateSpec::deserialize(&written) {
+        Ok(read) if read == *template => Ok(written),
+        _ => Err(Error::Behind(format!("{} {}", T::KIND, owner.key()))),
+    }
 }
 
 /// The revisions of an object: the one of its template now, and the others by number.
@@ -37,18 +54,14 @@ impl History {
     }
 }
 
-fn same(revision: &ControllerRevision, data: &Value) -> bool {
-    // What the server or another writer added that says nothing does not make it another revision.
-    let read = |v: &Value| {
-        let template = v.pointer("/spec/template")?.clone();
-        let template: PodTemplateSpec = serde_json::from_value(template).ok()?;
-        Some(hash::normal(&template))
-    };
-    revision.data.as_ref().is_some_and(|d| d.0 == *data || (read(&d.0).is_some() && read(&d.0) == read(data)))
+/// Whether a revision is of a template, whatever the server or another writer added that says nothing.
+fn same(revision: &ControllerRevision, template: &Value) -> bool {
+    let held = revision.data.as_ref().and_then(|d| d.0.pointer("/spec/template"));
+    held.and_then(|t| PodTemplateSpec::deserialize(t).ok()).is_some_and(|t| hash::normal(&t) == *template)
 }
 
-/// Finds or makes the revision of `template` among those of `owner`. `Err(None)` says that the name for it is
-/// taken by another template: the caller has to count a collision and come back.
+/// Finds or makes the revision of `template` among those of `owner`. [`Error::NameTaken`] says that the name for it
+/// is taken by another template: the caller has to count a collision and come back.
 pub async fn keep<T: Object>(
     client: &Client,
     owner: &T,
@@ -56,12 +69,12 @@ pub async fn keep<T: Object>(
     matches: impl Fn(&ControllerRevision) -> bool,
     template: &PodTemplateSpec,
     collisions: Option<i32>,
-) -> Result<History, Option<Error>> {
+) -> Result<History, Error> {
     let mut candidates = revisions.by_index(pods::BY_OWNER, owner.uid());
     candidates.extend(revisions.by_index(pods::BY_OWNER, &pods::orphan_key(owner.namespace())));
-    let mine = claim::claim(client, owner, candidates, matches).await.map_err(Some)?;
-    let data = snapshot(template);
-    let (mut current, mut old): (Vec<_>, Vec<_>) = mine.into_iter().partition(|r| same(r, &data));
+    let mine = claim::claim(client, owner, candidates, matches).await?;
+    let normal = hash::normal(template);
+    let (mut current, mut old): (Vec<_>, Vec<_>) = mine.into_iter().partition(|r| same(r, &normal));
     old.sort_by_key(|r| r.revision);
     let next = old.last().map_or(0, |r| r.revision) + 1;
     current.sort_by_key(|r| r.revision);
@@ -69,10 +82,11 @@ pub async fn keep<T: Object>(
         let mut newest = (*newest).clone();
         if newest.revision < next {
             newest.revision = next;
-            newest = client.update(&newest).await.map_err(|e| Some(e.into()))?;
+            newest = client.update(&newest).await?;
         }
         return Ok(History { current: newest, old });
     }
+    let data = snapshot(written(client, owner, template).await?);
     let hash = hash::bytes(data.to_string().as_bytes(), collisions);
     let name = format!("{}-{hash}", owner.name());
     let mut labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
@@ -86,18 +100,21 @@ pub async fn keep<T: Object>(
             owner_references: Some(vec![controller_ref(owner)]),
             ..ObjectMeta::default()
         },
-        data: Some(RawExtension(data.clone())),
+        data: Some(RawExtension(data)),
         revision: next,
     };
     match client.create(&revision).await {
         Ok(made) => Ok(History { current: made, old }),
         Err(e) if e.is_already_exists() => {
-            let there: ControllerRevision =
-                client.get(owner.namespace(), &name).await.map_err(|e| Some(e.into()))?;
+            let there: ControllerRevision = client.get(owner.namespace(), &name).await?;
             let mine = there.controller().is_some_and(|c| c.uid == owner.uid());
-            if mine && same(&there, &data) { Ok(History { current: there, old }) } else { Err(None) }
+            if mine && same(&there, &normal) {
+                Ok(History { current: there, old })
+            } else {
+                Err(Error::NameTaken(name))
+            }
         }
-        Err(e) => Err(Some(e.into())),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -125,16 +142,23 @@ mod tests {
     fn a_snapshot_is_recognised() {
         let template: PodTemplateSpec =
             serde_json::from_value(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})).unwrap();
-        let data = snapshot(&template);
-        assert_eq!(data["spec"]["template"]["$patch"], "replace");
+        let normal = hash::normal(&template);
+        let data = snapshot(
+            json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {}}], "securityContext": {}}, "metadata": {"labels": {"a": "b"}}}),
+        );
+        // As upstream prints it: what its types always show is there, and keys are sorted.
+        assert_eq!(
+            data.to_string(),
+            r#"{"spec":{"template":{"$patch":"replace","metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"image":"i","name":"c","resources":{}}],"securityContext":{}}}}}"#
+        );
         let of = |v: Value| ControllerRevision { data: Some(RawExtension(v)), ..Default::default() };
-        assert!(same(&of(data.clone()), &data));
+        assert!(same(&of(data.clone()), &normal));
         let mut noisy = data.clone();
         noisy["spec"]["template"]["metadata"]["creationTimestamp"] = json!(null);
         noisy["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({});
-        assert!(same(&of(noisy), &data));
+        assert!(same(&of(noisy), &normal));
         let mut other = data.clone();
         other["spec"]["template"]["spec"]["containers"][0]["image"] = json!("j");
-        assert!(!same(&of(other), &data));
+        assert!(!same(&of(other), &normal));
     }
 }

@@ -2,12 +2,16 @@
 
 pub mod batch;
 pub mod claim;
+pub mod conditions;
 pub mod expectations;
 pub mod hash;
 pub mod history;
 pub mod intstr;
+pub mod owned;
 pub mod pods;
+pub mod scale;
 pub mod scheduling;
+pub mod selectors;
 
 use client::{Object, ObjectExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, OwnerReference, Preconditions};

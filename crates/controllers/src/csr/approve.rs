@@ -3,7 +3,7 @@
 use super::{KUBELET_CLIENT, condition, fault, has_certificate};
 use crate::{Context, Error, Outcome};
 use api::time;
-use client::{Client, Controller, ObjectExt};
+use client::{Client, ObjectExt};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 
@@ -14,7 +14,7 @@ pub async fn run(ctx: Context) {
     let client = ctx.client("certificate-controller");
     let requests = ctx.informers.informer::<CertificateSigningRequest>();
     let lister = requests.lister();
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .each(&requests)
         .run(1, ctx.shutdown, move |key| {
             let (client, csr) = (client.clone(), lister.get("", &key.name));

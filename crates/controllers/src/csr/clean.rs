@@ -5,7 +5,7 @@ use super::{condition, has_certificate};
 use crate::common::{delete_uid, gone_is_fine};
 use crate::{Context, Outcome};
 use api::time;
-use client::{Controller, ObjectExt};
+use client::ObjectExt;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub async fn run(ctx: Context) {
     let client = ctx.client("certificate-controller");
     let requests = ctx.informers.informer::<CertificateSigningRequest>();
     let lister = requests.lister();
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .each(&requests)
         .run(1, ctx.shutdown, move |key| {
             let (client, csr) = (client.clone(), lister.get("", &key.name));

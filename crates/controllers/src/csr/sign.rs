@@ -4,7 +4,7 @@
 use super::{API_CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY, fault, has_certificate, is};
 use crate::{Config, Context, Error, Outcome};
 use api::time;
-use client::{Client, Controller, ObjectExt};
+use client::{Client, ObjectExt};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use pki::ca::{Ca, Usage};
@@ -25,7 +25,7 @@ pub async fn run(ctx: Context) {
     let requests = ctx.informers.informer::<CertificateSigningRequest>();
     let lister = requests.lister();
     let config = ctx.config.clone();
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .each(&requests)
         .run(5, ctx.shutdown, move |key| {
             let (client, csr, config) = (client.clone(), lister.get("", &key.name), config.clone());

@@ -5,11 +5,12 @@ mod plan;
 
 use crate::common::expectations::Expectations;
 use crate::common::history::{self, History};
+use crate::common::owned::{Owned, Owner};
 use crate::common::{batch, claim, gone_is_fine, pods, pods::PodControl, scheduling};
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
 use api::selector::LabelSelector;
-use client::{Client, Controller, Event, EventRecorder, EventType, Lister, ObjectExt, WorkQueue, object_ref};
+use client::{Client, EventRecorder, EventType, Lister, ObjectExt, object_ref};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
@@ -59,15 +60,14 @@ pub async fn run(ctx: Context) {
         expected: expected.clone(),
         failed: Mutex::default(),
     });
-    let (for_pods, all) = (this.clone(), sets.lister());
-    Controller::new(NAME)
+    let owned = Arc::new(Owned::by(sets.lister(), Some(expected)));
+    let (by_pods, all) = (owned.clone(), sets.lister());
+    ctx.controller(NAME)
         .on(&sets, move |event, queue| {
-            if event.is_deleted() {
-                expected.forget(&event.object().key());
-            }
+            owned.owner_changed(event);
             queue.add(event.object().key());
         })
-        .on(&pods, move |event, queue| for_pods.on_pod(event, queue))
+        .on(&pods, move |event, queue| by_pods.observe(event, |key| queue.add(key)))
         .on(&nodes, move |event, queue| {
             let place = |n: &Node| (n.metadata.labels.clone(), scheduling::taints(n).to_vec());
             if event.is_deleted() || event.old().is_none_or(|old| place(old) != place(event.object())) {
@@ -83,47 +83,12 @@ pub async fn run(ctx: Context) {
 }
 
 impl Sets {
-    fn owner_of(&self, pod: &Pod) -> Option<Arc<DaemonSet>> {
-        let owner = pod.controller().filter(|c| c.kind == "DaemonSet")?;
-        self.sets.get(pod.namespace(), &owner.name).filter(|s| s.uid() == owner.uid)
-    }
-
-    fn on_pod(&self, event: &Event<Pod>, queue: &WorkQueue<ObjectKey>) {
-        let pod = event.object();
-        if let Some(set) =
-            event.old().filter(|old| old.controller() != pod.controller()).and_then(|o| self.owner_of(o))
-        {
-            queue.add(set.key());
-        }
-        if pod.controller().is_some() {
-            let Some(set) = self.owner_of(pod) else { return };
-            match event {
-                Event::Added(_) if !pod.is_deleting() => self.expected.created(&set.key(), 1),
-                _ if pod.is_deleting() || event.is_deleted() => self.expected.deleted(&set.key(), pod.uid()),
-                _ => {}
-            }
-            queue.add(set.key());
-        } else if !event.is_deleted()
-            && event
-                .old()
-                .is_none_or(|o| o.metadata.labels != pod.metadata.labels || o.controller().is_some())
-        {
-            for set in self.sets.list_namespace(pod.namespace()) {
-                if selector(&set)
-                    .is_ok_and(|s| !s.is_empty() && s.matches_labels(pod.metadata.labels.as_ref()))
-                {
-                    queue.add(set.key());
-                }
-            }
-        }
-    }
-
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
         let Some(set) = self.sets.get(&key.namespace, &key.name) else {
             self.expected.forget(&key);
             return Ok(None);
         };
-        let selector = selector(&set)?;
+        let selector = set.selector()?;
         if selector.is_empty() {
             let message = "This daemon set is selecting all pods. A non-empty selector is required.";
             self.events.event(&object_ref(&*set), EventType::Warning, "SelectingAll", message);
@@ -133,7 +98,7 @@ impl Sets {
             return Ok(None);
         }
         let history = self.history(&set, &selector).await?;
-        let mut wait = None;
+        let (mut wait, settled) = (None, self.expected.met(&key));
         if self.expected.met(&key) {
             wait = self.work(&key, &set, &selector, history.hash(), |p| p.manage()).await?;
         }
@@ -146,7 +111,7 @@ impl Sets {
         history::clean_up(&self.client, &history, usize::try_from(limit).unwrap_or_default(), live).await?;
         let now = Timestamp::now();
         let picture = Picture { ds: &set, nodes: &self.nodes.list(), pods: &mine, hash: history.hash(), now };
-        self.write_status(&set, picture.status()).await?;
+        self.write_status(&set, picture.status(settled)).await?;
         let min_ready = set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or_default();
         let ripe = mine
             .values()
@@ -157,20 +122,18 @@ impl Sets {
     }
 
     async fn history(&self, set: &DaemonSet, selector: &LabelSelector) -> Result<History, Error> {
-        let template = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
+        let template = set.spec.as_ref().map(|s| &s.template);
+        let Some(template) = template else { return Err(Error::Other("it has no template".into())) };
         let collisions = set.status.as_ref().and_then(|s| s.collision_count);
         let matches = |r: &ControllerRevision| selector.matches_labels(r.metadata.labels.as_ref());
-        match history::keep(&self.client, set, &self.revisions, matches, &template, collisions).await {
-            Ok(history) => Ok(history),
-            Err(Some(e)) => Err(e),
-            Err(None) => {
+        match history::keep(&self.client, set, &self.revisions, matches, template, collisions).await {
+            Err(e @ Error::NameTaken(_)) => {
                 let mut status = set.status.clone().unwrap_or_default();
                 status.collision_count = Some(collisions.unwrap_or_default().saturating_add(1));
                 self.write_status(set, status).await?;
-                Err(Error::Other(
-                    "the name of its revision is taken by another template, trying another name".into(),
-                ))
+                Err(e)
             }
+            other => other,
         }
     }
 
@@ -282,8 +245,4 @@ impl Sets {
             other => Ok(other.map(drop)?),
         }
     }
-}
-
-fn selector(set: &DaemonSet) -> Result<LabelSelector, Error> {
-    Ok(set.spec.as_ref().map_or(Ok(LabelSelector::default()), |s| LabelSelector::from_object(&s.selector))?)
 }

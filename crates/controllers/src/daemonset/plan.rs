@@ -296,8 +296,8 @@ impl Picture<'_> {
         plan
     }
 
-    /// The numbers.
-    pub fn status(&self) -> DaemonSetStatus {
+    /// The numbers. `settled` says that the caches show all that was done, so that the generation counts as seen.
+    pub fn status(&self, settled: bool) -> DaemonSetStatus {
         let template = self.template();
         let mut s = DaemonSetStatus::default();
         let (mut available, mut updated) = (0, 0);
@@ -316,16 +316,18 @@ impl Picture<'_> {
             if let Some(pod) = oldest {
                 s.number_ready += i32::from(pods::is_ready(pod));
                 available += i32::from(self.is_available(pod));
+                // While two are there, the old one counts until it has gone: then only the new one is known to work.
+                updated += i32::from(self.is_new(pod));
             }
-            // While two are there the newer one tells how far the update is.
-            let new = there.iter().any(|p| self.is_new(p) && !p.is_deleting());
-            updated += i32::from(new);
         }
         let some = |n: i32| (n != 0).then_some(n);
         s.number_available = some(available);
         s.number_unavailable = some(s.desired_number_scheduled - available);
         s.updated_number_scheduled = some(updated);
-        s.observed_generation = self.ds.metadata.generation;
+        s.observed_generation = match settled {
+            true => self.ds.metadata.generation,
+            false => self.ds.status.as_ref().and_then(|s| s.observed_generation),
+        };
         s.collision_count = self.ds.status.as_ref().and_then(|s| s.collision_count);
         s.conditions = self.ds.status.as_ref().and_then(|s| s.conditions.clone());
         s
@@ -394,7 +396,7 @@ mod tests {
         ];
         with(&ds(0, 1), &nodes, &pods, |p| {
             assert_eq!(show(&p.manage()), "+a -b2,d1,tied");
-            let s = p.status();
+            let s = p.status(true);
             assert_eq!(
                 (
                     s.desired_number_scheduled,
@@ -420,6 +422,10 @@ mod tests {
         with(&ds(1, 0), &nodes, &both, |p| {
             assert_eq!(show(&p.roll()), "+ -a");
             assert_eq!(show(&p.manage()), "+c -a");
+            // As long as the old one is there, the new one is not known to work.
+            let (s, early) = (p.status(true), p.status(false));
+            assert_eq!((s.updated_number_scheduled, s.observed_generation), (None, Some(2)));
+            assert_eq!(early.observed_generation, None);
         });
         let mut on_delete = ds(0, 1);
         on_delete.spec.as_mut().unwrap().update_strategy.as_mut().unwrap().type_ = Some("OnDelete".into());

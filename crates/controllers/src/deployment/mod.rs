@@ -5,11 +5,11 @@ mod revision;
 mod rollout;
 mod status;
 
+use crate::common::owned::{Owned, Owner};
 use crate::common::{claim, controller_ref, delete_uid, gone_is_fine, hash, pods};
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
-use api::selector::LabelSelector;
-use client::{Client, Controller, Event, EventRecorder, EventType, Lister, ObjectExt, WorkQueue, object_ref};
+use client::{Client, Event, EventRecorder, EventType, Lister, ObjectExt, WorkQueue, object_ref};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::Pod;
@@ -25,6 +25,7 @@ struct Deployments {
     deployments: Lister<Deployment>,
     sets: Lister<ReplicaSet>,
     pods: Lister<Pod>,
+    owned: Owned<Deployment>,
 }
 
 /// Keeps Deployments.
@@ -39,11 +40,15 @@ pub async fn run(ctx: Context) {
         deployments: deployments.lister(),
         sets: sets.lister(),
         pods: pods.lister(),
+        owned: Owned::by(deployments.lister(), None),
     });
-    let (for_sets, for_pods) = (this.clone(), this.clone());
-    Controller::new(NAME)
-        .each(&deployments)
-        .on(&sets, move |event, queue| for_sets.on_set(event, queue))
+    let (by_deployments, for_sets, for_pods) = (this.clone(), this.clone(), this.clone());
+    ctx.controller(NAME)
+        .on(&deployments, move |event, queue| {
+            by_deployments.owned.owner_changed(event);
+            queue.add(event.object().key());
+        })
+        .on(&sets, move |event, queue| for_sets.owned.observe(event, |key| queue.add(key)))
         .on(&pods, move |event, queue| for_pods.on_pod(event, queue))
         .run(ctx.workers(NAME, 5), ctx.shutdown, move |key| {
             let this = this.clone();
@@ -77,35 +82,13 @@ impl Sets {
 }
 
 impl Deployments {
-    fn owner_of(&self, rs: &ReplicaSet) -> Option<Arc<Deployment>> {
-        let owner = rs.controller().filter(|c| c.kind == "Deployment")?;
-        self.deployments.get(rs.namespace(), &owner.name).filter(|d| d.uid() == owner.uid)
-    }
-
-    fn on_set(&self, event: &Event<ReplicaSet>, queue: &WorkQueue<ObjectKey>) {
-        for rs in event.old().into_iter().chain([event.object()]) {
-            if let Some(d) = self.owner_of(rs) {
-                queue.add(d.key());
-            }
-        }
-        let rs = event.object();
-        if event.is_deleted() || rs.controller().is_some() {
-            return;
-        }
-        for d in self.deployments.list_namespace(rs.namespace()) {
-            if selector(&d).is_ok_and(|s| !s.is_empty() && s.matches_labels(rs.metadata.labels.as_ref())) {
-                queue.add(d.key());
-            }
-        }
-    }
-
     /// A Recreate goes on when the last old pod is gone.
     fn on_pod(&self, event: &Event<Pod>, queue: &WorkQueue<ObjectKey>) {
         let pod = event.object();
         let ended = event.is_deleted() || pods::is_terminal(pod);
         let Some(owner) = pod.controller().filter(|c| ended && c.kind == "ReplicaSet") else { return };
         let rs = self.sets.get(pod.namespace(), &owner.name).filter(|rs| rs.uid() == owner.uid);
-        if let Some(d) = rs.and_then(|rs| self.owner_of(&rs))
+        if let Some(d) = rs.and_then(|rs| self.owned.owner_of(&*rs))
             && bounds(&d).recreate
         {
             queue.add(d.key());
@@ -115,7 +98,7 @@ impl Deployments {
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
         let Some(cached) = self.deployments.get(&key.namespace, &key.name) else { return Ok(None) };
         let mut d = (*cached).clone();
-        let selector = selector(&d)?;
+        let selector = d.selector()?;
         if selector.is_empty() {
             let message = "This deployment is selecting all pods. A non-empty selector is required.";
             self.events.event(&object_ref(&d), EventType::Warning, "SelectingAll", message);
@@ -383,8 +366,4 @@ impl Deployments {
         }
         Ok(())
     }
-}
-
-fn selector(d: &Deployment) -> Result<LabelSelector, Error> {
-    Ok(d.spec.as_ref().map_or(Ok(LabelSelector::default()), |s| LabelSelector::from_object(&s.selector))?)
 }

@@ -9,7 +9,7 @@ use crate::common::{gone_is_fine, pods};
 use crate::serviceaccount::ignore_lost_race;
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
-use client::{Client, Controller, Lister, ObjectExt};
+use client::{Client, Lister, ObjectExt};
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service, ServicePort,
 };
@@ -42,7 +42,7 @@ pub async fn run(ctx: Context) {
         endpoints: endpoints.lister(),
     });
     let known = services.lister();
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .each(&services)
         .on(&endpoints, |event, queue| {
             if event.old().is_none() || event.is_deleted() {

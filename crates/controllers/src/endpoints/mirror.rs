@@ -8,7 +8,7 @@ use crate::common::controller_ref;
 use crate::common::expectations::Expectations;
 use crate::{Context, Outcome};
 use api::ObjectKey;
-use client::{Client, Controller, EventRecorder, EventType, Lister, ObjectExt, object_ref};
+use client::{Client, EventRecorder, EventType, Lister, ObjectExt, object_ref};
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort as LegacyPort, EndpointSubset, Endpoints, Service,
 };
@@ -52,7 +52,7 @@ pub async fn run(ctx: Context) {
         most: ctx.config.mirroring_max_endpoints_per_subset,
     });
     let lacks = |s: &Service| s.spec.as_ref().is_none_or(|s| s.selector.is_none());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .each(&endpoints)
         .on(&services, move |event, queue| {
             let service = event.object();

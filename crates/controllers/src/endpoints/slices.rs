@@ -7,7 +7,7 @@ use crate::common::{delete_uid, gone_is_fine};
 use crate::serviceaccount::ignore_lost_race;
 use crate::{Context, Outcome};
 use api::ObjectKey;
-use client::{Client, Controller, Event, Lister, ObjectExt, WorkQueue};
+use client::{Client, Event, Lister, ObjectExt, WorkQueue};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub async fn run(ctx: Context) {
         most: ctx.config.max_endpoints_per_slice,
     });
     let (known, all) = (services.lister(), services.lister());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .each(&services)
         .on(&pods, move |event, queue| on_pod(event, queue, &known))
         .on(&slices, move |event, queue| observe(event, queue, &expected, MANAGER))

@@ -35,6 +35,10 @@ pub fn plan(
     zone: impl Fn(&str) -> Option<String>,
 ) -> Changes {
     let mut changes = Changes::default();
+    // What was made for an earlier service of the name goes with it: it is replaced while it is there.
+    let (there, left): (Vec<_>, Vec<_>) =
+        there.iter().cloned().partition(|s| s.controller().is_none_or(|c| c.uid == service.uid()));
+    changes.delete.extend(left);
     let families = families(service);
     for slice in there.iter().filter(|s| !families.contains(&s.address_type.as_str())) {
         changes.delete.push(slice.clone());
@@ -232,7 +236,7 @@ impl Frame<'_> {
         changes.delete.extend(rest);
     }
 
-    /// Writes a slice whose labels or owner are not what they should be.
+    /// Writes a slice whose labels are not what they should be.
     fn touch(&self, slice: Arc<EndpointSlice>, changes: &mut Changes) {
         if slice.metadata.labels.as_ref() != Some(&self.labels()) {
             let mut changed = (*slice).clone();
@@ -372,6 +376,18 @@ mod tests {
         assert_eq!((sizes(&bare.create), bare.delete.len()), (vec![0], 3));
         let still = plan(&s, &[], &stored(bare.create), 100, zone);
         assert_eq!((still.create.len(), still.update.len(), still.delete.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn slices_of_an_earlier_service_of_the_name_are_replaced() {
+        let (s, zone) = (service(), |_: &str| None);
+        let pods = [pod(1)];
+        let there = stored(plan(&s, &pods, &[], 100, zone).create);
+        let mut anew = service();
+        anew.metadata.uid = Some("u2".into());
+        let changes = plan(&anew, &pods, &there, 100, zone);
+        assert_eq!((sizes(&changes.create), changes.update.len(), changes.delete.len()), (vec![1], 0, 1));
+        assert_eq!(changes.create[0].controller().unwrap().uid, "u2");
     }
 
     #[test]

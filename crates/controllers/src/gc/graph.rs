@@ -59,6 +59,11 @@ fn node(resource: &Arc<ResourceId>, object: &PartialObject) -> Node {
     }
 }
 
+/// Whether one object can own another: what has the unique id, but in another namespace, is none of its owners.
+pub fn near(owner: &Node, of: &Node) -> bool {
+    owner.namespace.is_empty() || owner.namespace == of.namespace
+}
+
 impl Graph {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
@@ -80,6 +85,15 @@ impl Graph {
 
     pub fn get(&self, uid: &str) -> Option<Node> {
         self.lock().nodes.get(uid).cloned()
+    }
+
+    /// Whether all owners of an object are known to be there, and none of them waits for it.
+    pub fn owners_stand(&self, node: &Node) -> bool {
+        let state = self.lock();
+        let stands = |o: &OwnerReference| {
+            state.nodes.get(&o.uid).is_some_and(|owner| !owner.foreground && near(owner, node))
+        };
+        node.owners.iter().all(stands)
     }
 
     pub fn dependents(&self, uid: &str) -> Vec<(String, Node)> {
@@ -139,8 +153,17 @@ impl State {
             work.push(Work::Check(uid.into()));
             work.extend(self.dependents.get(uid).into_iter().flatten().cloned().map(Work::Check));
         }
+        // Those who took it for their owner, though it is elsewhere.
+        let strangers = |u: &&String| self.nodes.get(*u).is_some_and(|d| !near(&new, d));
+        if old.is_none() {
+            let dependents = self.dependents.get(uid).into_iter().flatten();
+            work.extend(dependents.filter(strangers).cloned().map(Work::Check));
+        }
         let changed = old.is_none_or(|o| o.owners != new.owners);
-        let dubious = new.owners.iter().any(|o| self.nodes.get(&o.uid).is_none_or(|n| n.foreground));
+        let stands = |o: &OwnerReference| {
+            self.nodes.get(&o.uid).is_some_and(|owner| !owner.foreground && near(owner, &new))
+        };
+        let dubious = !new.owners.iter().all(stands);
         if changed && dubious && !new.deleting {
             work.push(Work::Check(uid.into()));
         }
@@ -222,6 +245,16 @@ mod tests {
         // The owner goes: its dependents are looked at.
         see(Event::Added(object("f", &["o"], "")));
         assert_eq!(see(Event::Deleted(object("o", &[], FOREGROUND))), [check("f")]);
+        // What is in another namespace can't be an owner, whoever is seen first.
+        let elsewhere = |uid: &str, owners: &[&str]| {
+            let mut o = (*object(uid, owners, "")).clone();
+            o.metadata.namespace = Some("elsewhere".into());
+            Arc::new(o)
+        };
+        see(Event::Added(object("p", &[], "")));
+        assert_eq!(see(Event::Added(elsewhere("q", &["p"]))), [check("q")]);
+        assert_eq!(see(Event::Added(elsewhere("s", &["t"]))), [check("s")]);
+        assert_eq!(see(Event::Added(object("t", &[], ""))), [check("s")]);
         g.note_absent("x", "ns");
         assert!(g.is_absent("x", "ns") && !g.is_absent("x", "other"));
     }

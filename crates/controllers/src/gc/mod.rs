@@ -8,13 +8,16 @@ mod graph;
 use crate::common::gone_is_fine;
 use crate::{Context, Error, Outcome};
 use client::{
-    Client, Controller, Discovery, Informer, Meta, ObjectExt, PartialObject, Patch, ResourceId, WorkQueue,
+    Client, Discovery, EventRecorder, EventType, Informer, Meta, ObjectExt, PartialObject, Patch, ResourceId,
+    SharedDiscovery, WorkQueue,
 };
-use graph::{FOREGROUND, Graph, Node, ORPHAN, Work};
+use futures::StreamExt;
+use graph::{FOREGROUND, Graph, Node, ORPHAN, Work, near};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, OwnerReference, Preconditions};
 use serde_json::json;
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -23,12 +26,19 @@ const NAME: &str = "garbage-collector-controller";
 const REDISCOVER: Duration = Duration::from_secs(60);
 /// After a definition changed it takes a moment until its resource is served.
 const SETTLE: Duration = Duration::from_millis(500);
+/// The work begins without collections that can't be listed in this time.
+const SYNC: Duration = Duration::from_secs(30);
+/// So many dependents of an object are cut loose at once.
+const ORPHANS_AT_ONCE: usize = 10;
 
 struct Collector {
     client: Client,
     graph: Graph,
     queue: WorkQueue<Work>,
-    discovery: RwLock<Discovery>,
+    events: EventRecorder,
+    shared: SharedDiscovery,
+    /// What was served when the monitors were chosen.
+    discovery: RwLock<Arc<Discovery>>,
 }
 
 struct Monitor {
@@ -39,11 +49,14 @@ struct Monitor {
 /// Collects garbage.
 pub async fn run(ctx: Context) {
     let client = ctx.client("generic-garbage-collector");
-    let controller = Controller::<Work>::new(NAME);
+    let events = ctx.events(&client, NAME);
+    let controller = ctx.controller::<Work>(NAME).sync_within(SYNC);
     let this = Arc::new(Collector {
         client,
         graph: Graph::default(),
         queue: controller.queue().clone(),
+        events,
+        shared: ctx.discovery.clone(),
         discovery: RwLock::default(),
     });
     let mut monitors = HashMap::new();
@@ -54,36 +67,30 @@ pub async fn run(ctx: Context) {
         }
     }
     let controller = monitors.values().fold(controller, |c, m| c.wait_for(&m.informer));
-    let watching = tokio::spawn(keep_up(this.clone(), ctx.clone(), monitors));
-    controller
-        .run(ctx.workers(NAME, 20), ctx.shutdown, move |work| {
-            let this = this.clone();
-            async move {
-                match work {
-                    Work::Check(uid) => this.check(&uid).await,
-                    Work::Orphan(uid) => this.orphan(&uid).await,
-                }
+    let watching = keep_up(this.clone(), ctx.clone(), monitors);
+    let work = controller.run(ctx.workers(NAME, 20), ctx.shutdown, move |work| {
+        let this = this.clone();
+        async move {
+            match work {
+                Work::Check(uid) => this.check(&uid).await,
+                Work::Orphan(uid) => this.orphan(&uid).await,
             }
-        })
-        .await;
-    watching.abort();
+        }
+    });
+    tokio::select! {
+        () = work => {}
+        () = watching => {}
+    }
 }
 
 type Monitors = HashMap<ResourceId, Monitor>;
 
 /// Follows the coming and going of resources.
 async fn keep_up(this: Arc<Collector>, ctx: Context, mut monitors: Monitors) {
-    let changed = Arc::new(tokio::sync::Notify::new());
-    for m in monitors
-        .iter()
-        .filter(|(r, _)| matches!(r.plural.as_str(), "customresourcedefinitions" | "apiservices"))
-        .map(|(_, m)| m)
-    {
-        let changed = changed.clone();
-        m.informer.on(move |_| changed.notify_one());
-    }
+    let mut changed = ctx.definitions.subscribe();
     loop {
-        let _ = tokio::time::timeout(REDISCOVER, changed.notified()).await;
+        // The sender lives in the context.
+        let _ = tokio::time::timeout(REDISCOVER, changed.changed()).await;
         tokio::time::sleep(SETTLE).await;
         if let Err(e) = this.monitor(&ctx, &mut monitors).await {
             tracing::warn!("{NAME}: {e}");
@@ -94,7 +101,7 @@ async fn keep_up(this: Arc<Collector>, ctx: Context, mut monitors: Monitors) {
 impl Collector {
     /// Begins to watch what is new and stops to watch what is served no more.
     async fn monitor(self: &Arc<Self>, ctx: &Context, monitors: &mut Monitors) -> Result<(), Error> {
-        let found = self.client.discover().await?;
+        let found = self.shared.within(Duration::from_secs(1)).await?;
         let wanted: Vec<ResourceId> = found
             .preferred()
             .into_iter()
@@ -116,7 +123,7 @@ impl Collector {
                 .on(move |event| this.graph.observe(&id, event).into_iter().for_each(|w| this.queue.add(w)));
             monitors.insert(resource, Monitor { informer, _stop: stop.drop_guard() });
         }
-        *self.discovery.write().unwrap_or_else(|e| e.into_inner()) = found;
+        *self.discovery.write().unwrap_or_else(PoisonError::into_inner) = found;
         tracing::debug!("{NAME}: {} resources, {} objects", monitors.len(), self.graph.len());
         Ok(())
     }
@@ -140,6 +147,10 @@ impl Collector {
         if node.deleting && !node.foreground {
             return Ok(None);
         }
+        // At the start dependents are often seen before their owners.
+        if !node.foreground && self.graph.owners_stand(&node) {
+            return Ok(None);
+        }
         let Some(live) = self.live(uid, &node).await? else {
             self.enqueue(self.graph.forget(uid));
             return Ok(None);
@@ -156,7 +167,9 @@ impl Collector {
         }
         let (mut solid, mut gone, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for owner in &owners {
-            match self.owner(owner, &node).await? {
+            match self.owner(owner, uid, &node).await? {
+                // What can't be judged is left alone.
+                Owner::Impossible => return Ok(None),
                 Owner::Solid => solid.push(owner),
                 Owner::Gone => gone.push(owner),
                 Owner::Waiting => waiting.push(owner),
@@ -171,11 +184,13 @@ impl Collector {
         }
         let dependents = self.graph.dependents(uid);
         if !waiting.is_empty() && !dependents.is_empty() {
+            let mut live = live;
             if dependents.iter().any(|(_, d)| d.foreground) {
                 // A circle in which each waits for the next: stop blocking.
                 let freed =
                     owners.iter().map(|o| OwnerReference { block_owner_deletion: Some(false), ..o.clone() });
-                self.set_owners(&node, &live, &freed.collect::<Vec<_>>()).await?;
+                let version = self.set_owners(&node, &live, &freed.collect::<Vec<_>>()).await?;
+                live.metadata.resource_version = version.or(live.metadata.resource_version);
             }
             return self.delete(&node, &live, "Foreground").await;
         }
@@ -206,15 +221,15 @@ impl Collector {
         Ok(None)
     }
 
-    async fn owner(&self, owner: &OwnerReference, of: &Node) -> Result<Owner, Error> {
+    async fn owner(&self, owner: &OwnerReference, uid: &str, of: &Node) -> Result<Owner, Error> {
+        let state = |foreground: bool| if foreground { Owner::Waiting } else { Owner::Solid };
+        match self.graph.get(&owner.uid) {
+            Some(known) if near(&known, of) => return Ok(state(known.foreground)),
+            Some(_) => self.tell_invalid(owner, uid, of),
+            None => {}
+        }
         if self.graph.is_absent(&owner.uid, &of.namespace) {
             return Ok(Owner::Gone);
-        }
-        let state = |foreground: bool| if foreground { Owner::Waiting } else { Owner::Solid };
-        // What has the unique id, but in another namespace, is none of this object's owners.
-        let near = |n: &Node| n.namespace.is_empty() || n.namespace == of.namespace;
-        if let Some(known) = self.graph.get(&owner.uid).filter(near) {
-            return Ok(state(known.foreground));
         }
         let Some(resource) = self.resource(owner) else {
             return Err(Error::Other(format!(
@@ -227,7 +242,9 @@ impl Collector {
             Ok(Owner::Gone)
         };
         if resource.namespaced && of.namespace.is_empty() {
-            return gone(); // what has no namespace can't be owned by what has one
+            // What has no namespace can't be owned by what has one. Such references are made, and where the owner
+            // would have to be nobody knows: that it is gone can't be told.
+            return Ok(Owner::Impossible);
         }
         match self.client.get_metadata(&resource, &of.namespace, &owner.name).await {
             Ok(found) if found.uid() == owner.uid => {
@@ -241,9 +258,32 @@ impl Collector {
         }
     }
 
+    fn served(&self) -> Arc<Discovery> {
+        self.discovery.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn resource(&self, owner: &OwnerReference) -> Option<ResourceId> {
-        let discovery = self.discovery.read().unwrap_or_else(|e| e.into_inner());
-        discovery.of_kind(&owner.api_version, &owner.kind).map(|r| r.resource.clone())
+        self.served().of_kind(&owner.api_version, &owner.kind).map(|r| r.resource.clone())
+    }
+
+    /// Tells that an object names an owner that is in another namespace.
+    fn tell_invalid(&self, owner: &OwnerReference, uid: &str, of: &Node) {
+        let served = self.served();
+        let kind = served.resources.iter().find(|r| r.resource == *of.resource).map(|r| r.kind.clone());
+        let object = ObjectReference {
+            api_version: Some(of.resource.api_version()),
+            kind,
+            name: Some(of.name.clone()),
+            namespace: Some(of.namespace.clone()).filter(|n| !n.is_empty()),
+            uid: Some(uid.into()),
+            ..ObjectReference::default()
+        };
+        let OwnerReference { api_version, kind, name, uid, .. } = owner;
+        let ns = &of.namespace;
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {ns}, name: {name}, uid: {uid}] does not exist in namespace {ns:?}"
+        );
+        self.events.event(&object, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
 
     async fn delete(&self, node: &Node, live: &PartialObject, policy: &str) -> Outcome {
@@ -266,7 +306,7 @@ impl Collector {
         node: &Node,
         live: &PartialObject,
         owners: &[OwnerReference],
-    ) -> Result<(), Error> {
+    ) -> Result<Option<String>, Error> {
         let owners = if owners.is_empty() { json!(null) } else { json!(owners) };
         let body = json!({"metadata": {"resourceVersion": live.resource_version(), "uid": live.uid(), "ownerReferences": owners}});
         self.patch(node, body).await
@@ -277,21 +317,23 @@ impl Collector {
         node: &Node,
         live: &PartialObject,
         finalizer: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<String>, Error> {
         let left: Vec<&String> =
             live.metadata.finalizers.iter().flatten().filter(|f| *f != finalizer).collect();
         let body = json!({"metadata": {"resourceVersion": live.resource_version(), "uid": live.uid(), "finalizers": left}});
         self.patch(node, body).await
     }
 
-    async fn patch(&self, node: &Node, body: serde_json::Value) -> Result<(), Error> {
+    /// The version that it has then, if it is there.
+    async fn patch(&self, node: &Node, body: serde_json::Value) -> Result<Option<String>, Error> {
+        let version = |v: serde_json::Value| v.pointer("/metadata/resourceVersion")?.as_str().map(Into::into);
         match self
             .client
             .patch_dyn(&node.resource, &node.namespace, &node.name, "", &Patch::Merge(body))
             .await
         {
-            Err(e) if e.is_not_found() => Ok(()),
-            other => Ok(other.map(drop)?),
+            Err(e) if e.is_not_found() => Ok(None),
+            other => Ok(version(other?)),
         }
     }
 
@@ -299,14 +341,21 @@ impl Collector {
     async fn orphan(&self, uid: &str) -> Outcome {
         let Some(node) = self.graph.get(uid).filter(|n| n.orphaning) else { return Ok(None) };
         let Some(live) = self.live(uid, &node).await? else { return Ok(None) };
-        for (dependent, d) in self.graph.dependents(uid) {
-            let Some(there) = self.live(&dependent, &d).await? else { continue };
+        let dependents = self.graph.dependents(uid);
+        let mut cut = futures::stream::iter(dependents.into_iter().map(|(dependent, d)| async move {
+            let Some(there) = self.live(&dependent, &d).await? else { return Ok(()) };
             let owners = there.metadata.owner_references.clone().unwrap_or_default();
             if owners.iter().any(|o| o.uid == uid) {
                 let kept: Vec<OwnerReference> = owners.into_iter().filter(|o| o.uid != uid).collect();
                 self.set_owners(&d, &there, &kept).await?;
             }
+            Ok::<(), Error>(())
+        }))
+        .buffer_unordered(ORPHANS_AT_ONCE);
+        while let Some(result) = cut.next().await {
+            result?;
         }
+        drop(cut);
         self.remove_finalizer(&node, &live, ORPHAN).await?;
         Ok(None)
     }
@@ -319,4 +368,6 @@ enum Owner {
     Gone,
     /// It is being deleted and waits for its dependents.
     Waiting,
+    /// It can't be an owner of the object: whether it is there does not matter.
+    Impossible,
 }

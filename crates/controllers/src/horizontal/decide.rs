@@ -1,18 +1,43 @@
 //! How many pods there should be, by what they use, and how fast their number may change.
 
 use crate::common::pods;
+use api::time;
 use client::ObjectExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::HPAScalingRules;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A usage that is off by less is let be: upstream's default.
-pub const TOLERANCE: f64 = 0.1;
-/// What a pod uses while it starts says little: upstream's defaults.
-const CPU_INITIALIZATION: i64 = 300;
-const INITIAL_READINESS: i64 = 30;
+/// What the flags say.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How often each autoscaler is looked at.
+    pub period: Duration,
+    /// A usage that is off by less is let be.
+    pub tolerance: f64,
+    /// What a pod uses of the CPU says little for so long after its start.
+    pub cpu_initialization: Duration,
+    /// A pod that is not ready so long after its start never was.
+    pub initial_readiness: Duration,
+    /// A workload shrinks only if nothing else was recommended for so long.
+    pub stabilization: Duration,
+}
+
+impl Default for Settings {
+    /// Upstream's.
+    fn default() -> Self {
+        Settings {
+            period: Duration::from_secs(15),
+            tolerance: 0.1,
+            cpu_initialization: Duration::from_secs(300),
+            initial_readiness: Duration::from_secs(30),
+            stabilization: Duration::from_secs(300),
+        }
+    }
+}
+
 /// Without rules of its own a workload at most doubles, or gets to four.
 const UP_FACTOR: f64 = 2.0;
 const UP_LEAST: f64 = 4.0;
@@ -90,26 +115,26 @@ fn measure(samples: &HashMap<String, i64>, goal: Goal<'_>) -> Result<Measured, S
     }
 }
 
-fn is_unready(pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
+fn is_unready(pod: &Pod, sample: &Sample, settings: &Settings, now: Timestamp) -> bool {
     let start = pod.status.as_ref().and_then(|s| s.start_time.as_ref());
     let (Some(ready), Some(start)) = (pods::condition(pod, "Ready"), start) else { return true };
     let since = ready.last_transition_time.as_ref().map_or(Timestamp::MIN, |t| t.0);
     let after =
         |t: Timestamp, seconds| t.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
-    if after(start.0, CPU_INITIALIZATION) > now {
+    if time::later(start.0, settings.cpu_initialization) > now {
         ready.status == "False" || sample.at < after(since, sample.window)
     } else {
-        ready.status == "False" && after(start.0, INITIAL_READINESS) > since
+        ready.status == "False" && time::later(start.0, settings.initial_readiness) > since
     }
 }
 
 /// How many pods their usage asks for. Pods that are not ready, or that nothing is known of, are taken to use
-/// what changes the least.
+/// what changes the least. `startup` is given where a pod's usage says little while it starts: of the CPU.
 pub fn propose(
     all: &[Arc<Pod>],
     samples: &Samples,
     goal: Goal<'_>,
-    is_cpu: bool,
+    startup: Option<&Settings>,
     current: i32,
     tolerances: Tolerances,
     now: Timestamp,
@@ -128,7 +153,9 @@ pub fn propose(
         } else {
             match samples.get(&name) {
                 None => drop(missing.insert(name)),
-                Some(sample) if is_cpu && is_unready(pod, sample, now) => drop(unready.insert(name)),
+                Some(sample) if startup.is_some_and(|s| is_unready(pod, sample, s, now)) => {
+                    unready.insert(name);
+                }
                 Some(_) => ready += 1,
             }
         }
@@ -212,6 +239,8 @@ pub struct Limited {
 pub struct Bounds<'a> {
     pub min: i32,
     pub max: i32,
+    /// How long a recommendation holds before the workload shrinks, if there are no rules.
+    pub stabilization: Duration,
     /// Rules for growing and for shrinking; without them upstream's defaults hold.
     pub rules: Option<(&'a HPAScalingRules, &'a HPAScalingRules)>,
 }
@@ -225,14 +254,20 @@ const UP_LIMIT: (&str, &str) =
     ("ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate");
 const DOWN_LIMIT: (&str, &str) =
     ("ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate");
-/// A workload shrinks only if nothing else was recommended for so long: upstream's default.
-const DOWN_WINDOW: i64 = 300;
 
 fn ago(now: Timestamp, seconds: i64) -> Timestamp {
     now.checked_sub(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN)
 }
 
 impl Memory {
+    /// What is there counts as recommended when nothing is known yet: a new leader must not shrink at once what was
+    /// held up until now.
+    pub fn begin(&mut self, current: i32, now: Timestamp) {
+        if self.recommended.is_empty() {
+            self.recommended.push((now, current));
+        }
+    }
+
     /// Notes that the number of pods was changed.
     pub fn changed(&mut self, from: i32, to: i32, now: Timestamp) {
         self.changes.push((now, to.saturating_sub(from)));
@@ -245,9 +280,10 @@ impl Memory {
         let window = |rules: &HPAScalingRules, otherwise: i32| {
             i64::from(rules.stabilization_window_seconds.unwrap_or(otherwise))
         };
+        let usual = i32::try_from(bounds.stabilization.as_secs()).unwrap_or(i32::MAX);
         let (up_window, down_window) = match bounds.rules {
-            Some((up, down)) => (window(up, 0), window(down, DOWN_WINDOW as i32)),
-            None => (0, DOWN_WINDOW),
+            Some((up, down)) => (window(up, 0), window(down, usual)),
+            None => (0, i64::from(usual)),
         };
         let since = |seconds| {
             let cutoff = ago(now, seconds);
@@ -369,7 +405,7 @@ mod tests {
         )
     }
 
-    const T: Tolerances = Tolerances { up: TOLERANCE, down: TOLERANCE };
+    const T: Tolerances = Tolerances { up: 0.1, down: 0.1 };
 
     #[test]
     fn usage_asks_for_pods() {
@@ -394,14 +430,17 @@ mod tests {
                 .map(|(n, v)| (n.into(), Sample { milli: v.parse().unwrap(), at: now(), window: 30 }))
                 .collect();
             let requests: BTreeMap<String, i64> = all.iter().map(|p| (p.name().to_string(), 1000)).collect();
-            let plain = propose(&all, &samples, Goal::Average(500), false, 2, T, now()).unwrap();
-            let share = propose(&all, &samples, Goal::Utilization(50, &requests), true, 2, T, now()).unwrap();
+            let settings = Settings::default();
+            let plain = propose(&all, &samples, Goal::Average(500), None, 2, T, now()).unwrap();
+            let share =
+                propose(&all, &samples, Goal::Utilization(50, &requests), Some(&settings), 2, T, now())
+                    .unwrap();
             assert_eq!(plain.replicas, want, "{pods} {used}");
             if used != "a=100" {
                 assert_eq!(share.replicas, want, "{pods} {used}");
             }
         }
-        assert!(propose(&[], &Samples::new(), Goal::Average(1), false, 2, T, now()).is_err());
+        assert!(propose(&[], &Samples::new(), Goal::Average(1), None, 2, T, now()).is_err());
     }
 
     #[test]
@@ -412,7 +451,7 @@ mod tests {
 
     #[test]
     fn numbers_change_slowly() {
-        let plain = Bounds { min: 2, max: 20, rules: None };
+        let plain = Bounds { min: 2, max: 20, stabilization: Duration::from_secs(300), rules: None };
         let mut memory = Memory::default();
         let at = |s: i64| now().checked_add(SignedDuration::from_secs(s)).unwrap();
         let first = memory.limit(3, 10, plain, at(0));
@@ -428,12 +467,25 @@ mod tests {
         let down = rules(
             json!({"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [{"type": "Percent", "value": 50, "periodSeconds": 60}]}),
         );
-        let ruled = Bounds { min: 1, max: 20, rules: Some((&up, &down)) };
+        let ruled =
+            Bounds { min: 1, max: 20, stabilization: Duration::from_secs(300), rules: Some((&up, &down)) };
         let mut memory = Memory::default();
         assert_eq!(memory.limit(4, 9, ruled, at(0)).replicas, 5);
         memory.changed(4, 5, at(0));
         assert_eq!(memory.limit(5, 9, ruled, at(10)).replicas, 5);
         assert_eq!(memory.limit(5, 9, ruled, at(70)).replicas, 6);
         assert_eq!(memory.limit(8, 1, ruled, at(200)).replicas, 4);
+    }
+
+    #[test]
+    fn a_new_leader_does_not_shrink_at_once() {
+        let bounds = Bounds { min: 1, max: 20, stabilization: Duration::from_secs(300), rules: None };
+        let at = |s: i64| now().checked_add(SignedDuration::from_secs(s)).unwrap();
+        let mut memory = Memory::default();
+        memory.begin(10, at(0));
+        assert_eq!(memory.limit(10, 1, bounds, at(0)).replicas, 10);
+        memory.begin(10, at(15)); // once only
+        assert_eq!(memory.limit(10, 1, bounds, at(290)).replicas, 10);
+        assert_eq!(memory.limit(10, 1, bounds, at(310)).replicas, 1);
     }
 }

@@ -1,17 +1,18 @@
 //! HorizontalPodAutoscalers: sets how many pods a workload has by what they use.
-//! Watches autoscalers, and looks at each every 15 seconds; [`measure`] asks the metrics APIs, [`decide`] decides.
+//! Watches autoscalers, and looks at each every 15 seconds or as the flags say; [`measure`] asks the metrics APIs, [`decide`] decides.
 
 mod decide;
 mod measure;
 
-use crate::common::pods;
+use crate::common::{conditions, pods, scale};
 use crate::{Context, Error, Outcome};
 use api::pod_resources;
 use api::quantity::{Format, Quantity};
 use api::selector::LabelSelector;
 use api::{ObjectKey, time};
-use client::{Client, Controller, EventRecorder, EventType, Lister, ObjectExt, object_ref};
-use decide::{Bounds, Goal, Limited, Memory, TOLERANCE, Tolerances, by_ratio, by_share, propose};
+use client::{Client, EventRecorder, EventType, Lister, ObjectExt, SharedDiscovery, object_ref};
+pub use decide::Settings;
+use decide::{Bounds, Goal, Limited, Memory, Tolerances, by_ratio, by_share, propose};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{
@@ -21,20 +22,22 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use rand::Rng;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 const NAME: &str = "horizontal-pod-autoscaler-controller";
-/// How often each is looked at: upstream's default.
-const PERIOD: Duration = Duration::from_secs(15);
 
 struct Autoscalers {
     client: Client,
     events: EventRecorder,
     all: Lister<HorizontalPodAutoscaler>,
     pods: Lister<Pod>,
+    discovery: SharedDiscovery,
+    settings: Settings,
     memory: Mutex<HashMap<ObjectKey, Memory>>,
+    /// Which pods each autoscaler minds, as it was seen last.
+    minds: Mutex<HashMap<ObjectKey, LabelSelector>>,
 }
 
 /// Scales workloads.
@@ -46,9 +49,12 @@ pub async fn run(ctx: Context) {
         client,
         all: all.lister(),
         pods: pods.lister(),
+        discovery: ctx.discovery.clone(),
+        settings: ctx.config.horizontal,
         memory: Mutex::default(),
+        minds: Mutex::default(),
     });
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&all, |event, queue| {
             // The status is ours.
             let same = |old: &Arc<HorizontalPodAutoscaler>| old.spec == event.object().spec;
@@ -75,20 +81,14 @@ struct Found {
 struct Unknown(&'static str, String);
 
 fn set(status: &mut HorizontalPodAutoscalerStatus, kind: &str, word: &str, reason: &str, message: &str) {
-    let conditions = status.conditions.get_or_insert_default();
-    let before = conditions.iter().find(|c| c.type_ == kind && c.status == word);
-    let since = before.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(time::now);
     let fresh = HorizontalPodAutoscalerCondition {
         type_: kind.into(),
         status: word.into(),
         reason: Some(reason.into()),
         message: Some(message.into()),
-        last_transition_time: Some(since),
+        last_transition_time: Some(time::now()),
     };
-    match conditions.iter_mut().find(|c| c.type_ == kind) {
-        Some(there) => *there = fresh,
-        None => conditions.push(fresh),
-    }
+    conditions::set(status.conditions.get_or_insert_default(), fresh);
 }
 
 fn amount(milli: i64) -> Quantity {
@@ -107,7 +107,7 @@ fn requests(
 ) -> Result<BTreeMap<String, i64>, String> {
     let mut requests = BTreeMap::new();
     for pod in all {
-        let spec = pod.spec.clone().unwrap_or_default();
+        let Some(spec) = &pod.spec else { continue };
         let whole = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
         if let (Some(whole), None) = (whole.filter(|w| !w.is_empty()), container) {
             let amount = pod_resources::read(Some(whole))
@@ -164,6 +164,7 @@ impl Autoscalers {
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
         let Some(hpa) = self.all.get(&key.namespace, &key.name) else {
             self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            self.minds.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             return Ok(None);
         };
         let mut status = hpa.status.clone().unwrap_or_default();
@@ -178,21 +179,15 @@ impl Autoscalers {
                 other => drop(other?),
             }
         }
-        Ok(Some(PERIOD))
+        // Not all of them at once.
+        Ok(Some(self.settings.period.mul_f64(rand::rng().random_range(0.95..1.05))))
     }
 
     async fn target(&self, hpa: &HorizontalPodAutoscaler) -> Result<Target, Error> {
-        let to = hpa.spec.clone().scale_target_ref;
-        let discovery = self.client.discover().await?;
-        let version = to.api_version.clone().unwrap_or_default();
-        let info = discovery.of_kind(&version, &to.kind).ok_or_else(|| {
-            Error::Other(format!("no matches for kind {:?} in version {version:?}", to.kind))
-        })?;
-        let r = &info.resource;
-        let root = if r.group.is_empty() { "/api".into() } else { format!("/apis/{}", r.group) };
-        let path =
-            format!("{root}/{}/namespaces/{}/{}/{}/scale", r.version, hpa.namespace(), r.plural, to.name);
-        let scale: Scale = self.client.get_path(&path).await?;
+        let to = &hpa.spec.scale_target_ref;
+        let kind = (to.api_version.as_deref().unwrap_or_default(), to.kind.as_str());
+        let (path, scale) =
+            scale::get(&self.client, &self.discovery, kind, hpa.namespace(), &to.name).await?;
         let selector = scale.status.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
         Ok(Target { path, scale, selector, pods: Vec::new() })
     }
@@ -214,9 +209,10 @@ impl Autoscalers {
         };
         let message = "the HPA controller was able to get the target's current scale";
         set(status, "AbleToScale", "True", "SucceededGetScale", message);
-        let spec = hpa.spec.clone();
+        let spec = &hpa.spec;
         let (current, min, max) = (target.wanted(), spec.min_replicas.unwrap_or(1), spec.max_replicas);
         status.current_replicas = Some(current);
+        self.memory(key, |m| m.begin(current, Timestamp::now()));
         let mut reason = String::new();
         let desired = if current == 0 {
             let message = "scaling is disabled since the replica count of the target is zero";
@@ -233,6 +229,7 @@ impl Autoscalers {
             let all = self.pods.list_namespace(hpa.namespace());
             target.pods =
                 all.into_iter().filter(|p| selector.matches_labels(p.metadata.labels.as_ref())).collect();
+            self.check_alone(key, hpa, status, &target, selector)?;
             let (proposed, name) = self.by_metrics(hpa, status, &target).await?;
             reason = match proposed.cmp(&current) {
                 std::cmp::Ordering::Greater => format!("{name} above target"),
@@ -268,6 +265,37 @@ impl Autoscalers {
         Err(error)
     }
 
+    fn memory<R>(&self, key: &ObjectKey, f: impl FnOnce(&mut Memory) -> R) -> R {
+        f(self.memory.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default())
+    }
+
+    /// Two autoscalers that mind the same pods would fight: neither acts.
+    fn check_alone(
+        &self,
+        key: &ObjectKey,
+        hpa: &HorizontalPodAutoscaler,
+        status: &mut HorizontalPodAutoscalerStatus,
+        target: &Target,
+        selector: LabelSelector,
+    ) -> Result<(), Error> {
+        let others = {
+            let mut minds = self.minds.lock().unwrap_or_else(PoisonError::into_inner);
+            minds.insert(key.clone(), selector);
+            rivals(&minds, key, &target.pods)
+        };
+        if others.len() < 2 {
+            return Ok(());
+        }
+        let message = format!(
+            "pods by selector {} are controlled by multiple HPAs: [{}]",
+            target.selector,
+            others.join(" ")
+        );
+        self.tell(hpa, EventType::Warning, "AmbiguousSelector", &message);
+        set(status, "ScalingActive", "False", "AmbiguousSelector", &message);
+        Err(Error::Other(message))
+    }
+
     fn limited(
         &self,
         key: &ObjectKey,
@@ -276,13 +304,16 @@ impl Autoscalers {
         current: i32,
         proposed: i32,
     ) -> i32 {
-        let spec = hpa.spec.clone();
+        let spec = &hpa.spec;
         let behavior = spec.behavior.as_ref();
-        let rules = behavior.and_then(|b| b.scale_up.as_ref().zip(b.scale_down.as_ref()));
-        let bounds = Bounds { min: spec.min_replicas.unwrap_or(1), max: spec.max_replicas, rules };
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_this = memory.entry(key.clone()).or_default();
-        let Limited { replicas, able, limited } = of_this.limit(current, proposed, bounds, Timestamp::now());
+        let bounds = Bounds {
+            min: spec.min_replicas.unwrap_or(1),
+            max: spec.max_replicas,
+            stabilization: self.settings.stabilization,
+            rules: behavior.and_then(|b| b.scale_up.as_ref().zip(b.scale_down.as_ref())),
+        };
+        let Limited { replicas, able, limited } =
+            self.memory(key, |m| m.limit(current, proposed, bounds, Timestamp::now()));
         set(status, "AbleToScale", "True", able.0, able.1);
         set(status, "ScalingLimited", if limited.0 { "True" } else { "False" }, limited.1, limited.2);
         replicas
@@ -311,8 +342,7 @@ impl Autoscalers {
         let message = format!("New size: {desired}; reason: {reason}");
         self.tell(hpa, EventType::Normal, "SuccessfulRescale", &message);
         let now = Timestamp::now();
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.entry(key.clone()).or_default().changed(target.wanted(), desired, now);
+        self.memory(key, |m| m.changed(target.wanted(), desired, now));
         status.last_scale_time = Some(Time(time::truncate(now)));
         Ok(())
     }
@@ -324,10 +354,10 @@ impl Autoscalers {
         status: &mut HorizontalPodAutoscalerStatus,
         target: &Target,
     ) -> Result<(i32, String), Error> {
-        let specs = hpa.spec.clone().metrics.unwrap_or_default();
+        let specs = hpa.spec.metrics.as_deref().unwrap_or_default();
         let (mut best, mut statuses, mut unknown): (Option<(i32, String)>, _, _) =
             (None, Vec::new(), Vec::new());
-        for spec in &specs {
+        for spec in specs {
             match self.by_metric(hpa, spec, target).await {
                 Ok(found) => {
                     if best.as_ref().is_none_or(|(n, _)| found.replicas > *n) {
@@ -365,7 +395,7 @@ impl Autoscalers {
         target: &Target,
     ) -> Result<Found, Unknown> {
         let (client, namespace, now) = (&self.client, hpa.namespace(), Timestamp::now());
-        let tolerances = tolerances(hpa);
+        let tolerances = tolerances(hpa, self.settings.tolerance);
         let (current, there) = (target.wanted(), target.there());
         let ready = target.pods.iter().filter(|p| pods::phase(p) == "Running" && pods::is_ready(p)).count();
         let mut status = MetricStatus { type_: spec.type_.clone(), ..MetricStatus::default() };
@@ -396,8 +426,16 @@ impl Autoscalers {
                         return Err(unknown("neither a utilization target nor a value was set".into()));
                     }
                 };
-                let p = propose(&target.pods, &samples, goal, name == "cpu", current, tolerances, now)
-                    .map_err(|e| unknown(format!("failed to get {name} utilization: {e}")))?;
+                let p = propose(
+                    &target.pods,
+                    &samples,
+                    goal,
+                    (name == "cpu").then_some(&self.settings),
+                    current,
+                    tolerances,
+                    now,
+                )
+                .map_err(|e| unknown(format!("failed to get {name} utilization: {e}")))?;
                 let measured = MetricValueStatus {
                     average_utilization: p.utilization,
                     average_value: Some(amount(p.average).to_text()),
@@ -441,8 +479,8 @@ impl Autoscalers {
                 .await
                 .map_err(|e| unknown(format!("unable to get metric {}: {e}", metric.name)))?;
                 let goal = Goal::Average(milli(source.target.average_value.as_ref()).unwrap_or_default());
-                let p = propose(&target.pods, &samples, goal, false, current, tolerances, now)
-                    .map_err(unknown)?;
+                let p =
+                    propose(&target.pods, &samples, goal, None, current, tolerances, now).map_err(unknown)?;
                 let measured = MetricValueStatus {
                     average_value: Some(amount(p.average).to_text()),
                     ..Default::default()
@@ -455,15 +493,11 @@ impl Autoscalers {
                 let source =
                     spec.object.as_ref().ok_or_else(|| unknown("the metric is not described".into()))?;
                 let (of, metric) = (&source.described_object, &source.metric);
-                let discovery = client.discover().await.map_err(|e| unknown(e.to_string()))?;
-                let version = of.api_version.clone().unwrap_or_default();
-                let info = discovery.of_kind(&version, &of.kind).ok_or_else(|| {
-                    unknown(format!("no matches for kind {:?} in version {version:?}", of.kind))
-                })?;
-                let resource = match info.resource.group.as_str() {
-                    "" => info.resource.plural.clone(),
-                    group => format!("{}.{group}", info.resource.plural),
-                };
+                let version = of.api_version.as_deref().unwrap_or_default();
+                let (group, _, plural) = scale::resource_of(&self.discovery, version, &of.kind)
+                    .await
+                    .map_err(|e| unknown(e.to_string()))?;
+                let resource = if group.is_empty() { plural } else { format!("{plural}.{group}") };
                 let usage = measure::object(
                     client,
                     namespace,
@@ -524,13 +558,48 @@ fn whole(
     }
 }
 
-fn tolerances(hpa: &HorizontalPodAutoscaler) -> Tolerances {
+/// Which autoscalers mind any of these pods, this one among them.
+fn rivals(minds: &HashMap<ObjectKey, LabelSelector>, of: &ObjectKey, pods: &[Arc<Pod>]) -> Vec<String> {
+    let mut found: Vec<String> = minds
+        .iter()
+        .filter(|(key, _)| key.namespace == of.namespace)
+        .filter(|(_, s)| pods.iter().any(|p| s.matches_labels(p.metadata.labels.as_ref())))
+        .map(|(key, _)| key.to_string())
+        .collect();
+    found.sort();
+    found
+}
+
+fn tolerances(hpa: &HorizontalPodAutoscaler, usual: f64) -> Tolerances {
     let behavior = hpa.spec.behavior.as_ref();
     let of = |rules: Option<&k8s_openapi::api::autoscaling::v2::HPAScalingRules>| {
-        rules.and_then(|r| r.tolerance.as_ref()).map_or(TOLERANCE, |t| Quantity::lenient(t).as_f64())
+        rules.and_then(|r| r.tolerance.as_ref()).map_or(usual, |t| Quantity::lenient(t).as_f64())
     };
     Tolerances {
         up: of(behavior.and_then(|b| b.scale_up.as_ref())),
         down: of(behavior.and_then(|b| b.scale_down.as_ref())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_autoscalers_of_the_same_pods_are_told_apart() {
+        let pod: Arc<Pod> = Arc::new(
+            serde_json::from_value(serde_json::json!({"metadata": {"labels": {"app": "a"}}})).unwrap(),
+        );
+        let key = |ns: &str, name: &str| ObjectKey::new(ns, name);
+        let selector = |text: &str| LabelSelector::parse(text).unwrap();
+        let mut minds: HashMap<ObjectKey, LabelSelector> = [
+            (key("ns", "one"), selector("app=a")),
+            (key("ns", "other"), selector("app=b")),
+            (key("elsewhere", "two"), selector("app=a")),
+        ]
+        .into();
+        assert_eq!(rivals(&minds, &key("ns", "one"), std::slice::from_ref(&pod)), ["ns/one"]);
+        minds.insert(key("ns", "two"), selector("app in (a, c)"));
+        assert_eq!(rivals(&minds, &key("ns", "one"), &[pod]), ["ns/one", "ns/two"]);
     }
 }

@@ -45,6 +45,8 @@ pub struct Decision {
     pub uncounted: bool,
     /// Pods to let go once the status is written.
     pub untrack: Vec<Arc<Pod>>,
+    /// So many pods ended that the rest is noted another time: the Job can't have ended yet.
+    pub more: bool,
     /// How it ends, once all are counted.
     pub verdict: Option<Verdict>,
     pub backoff: Backoff,
@@ -414,6 +416,7 @@ impl Deciding<'_> {
                 }
             }
             if new_indexes.len() + len(&uncounted.succeeded) + len(&uncounted.failed) >= AT_ONCE {
+                d.more = true;
                 break;
             }
         }
@@ -577,6 +580,19 @@ mod tests {
         );
         run(&mut again, &pods);
         assert_eq!(again.status.unwrap().uncounted_terminated_pods.unwrap().succeeded.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_big_job_has_not_ended_before_all_pods_are_counted() {
+        let spec = json!({"completionMode": "Indexed", "completions": 1000, "parallelism": 1000});
+        let mut j = job(spec, json!({}));
+        let pods: Vec<_> = (0..1000).map(|i| pod(&format!("p{i}"), "Succeeded", Some(i))).collect();
+        let d = run(&mut j, &pods);
+        assert!(d.more && d.verdict.is_some() && d.untrack.len() == 500);
+        let rest: Vec<_> =
+            pods.iter().filter(|p| !d.untrack.iter().any(|u| u.uid() == p.uid())).cloned().collect();
+        let mut again = j.clone();
+        assert!(!run(&mut again, &rest[..499]).more);
     }
 
     #[test]

@@ -8,13 +8,11 @@ mod pod;
 mod policy;
 
 use crate::common::expectations::Expectations;
+use crate::common::owned::{Owned, Owner};
 use crate::common::{batch, claim, gone_is_fine, pods, pods::PodControl};
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
-use api::selector::LabelSelector;
-use client::{
-    Client, Controller, Event, EventRecorder, EventType, Lister, ObjectExt, Patch, WorkQueue, object_ref,
-};
+use client::{Client, Event, EventRecorder, EventType, Lister, ObjectExt, Patch, WorkQueue, object_ref};
 use decide::{Decision, Facts, Verdict, decide};
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -53,7 +51,8 @@ struct Jobs {
     control: PodControl,
     jobs: Lister<Job>,
     pods: Lister<Pod>,
-    expected: Expectations,
+    expected: Arc<Expectations>,
+    owned: Owned<Job>,
     memory: Mutex<HashMap<ObjectKey, Memory>>,
 }
 
@@ -61,18 +60,19 @@ struct Jobs {
 pub async fn run(ctx: Context) {
     let client = ctx.client(NAME);
     let (jobs, pods) = (ctx.informers.informer::<Job>(), ctx.pods());
-    let events = ctx.events(&client, NAME);
+    let (events, expected) = (ctx.events(&client, NAME), Arc::<Expectations>::default());
     let this = Arc::new(Jobs {
         control: PodControl { client: client.clone(), events: events.clone() },
         events,
         client,
         jobs: jobs.lister(),
         pods: pods.lister(),
-        expected: Expectations::default(),
+        owned: Owned::by(jobs.lister(), Some(expected.clone())),
+        expected,
         memory: Mutex::default(),
     });
     let (for_jobs, for_pods) = (this.clone(), this.clone());
-    Controller::<Work>::new(NAME)
+    ctx.controller::<Work>(NAME)
         .on(&jobs, move |event, queue| for_jobs.on_job(event, queue))
         .on(&pods, move |event, queue| for_pods.on_pod(event, queue))
         .run(ctx.workers(NAME, 5), ctx.shutdown, move |work| {
@@ -108,6 +108,7 @@ impl Jobs {
 
     fn on_job(&self, event: &Event<Job>, queue: &WorkQueue<Work>) {
         let job = event.object();
+        self.owned.owner_changed(event);
         queue.add(Work::Job(job.key()));
         // What it leaves behind must not be held back by our finalizer.
         if event.is_deleted() || is_finished(job) {
@@ -117,47 +118,23 @@ impl Jobs {
         }
     }
 
-    fn owner_of(&self, pod: &Pod) -> Option<Arc<Job>> {
-        let owner = pod.controller().filter(|c| c.kind == "Job")?;
-        self.jobs.get(pod.namespace(), &owner.name).filter(|j| j.uid() == owner.uid)
-    }
-
     fn on_pod(&self, event: &Event<Pod>, queue: &WorkQueue<Work>) {
         let pod = event.object();
-        if let Some(job) =
-            event.old().filter(|o| o.controller() != pod.controller()).and_then(|o| self.owner_of(o))
-        {
-            queue.add(Work::Job(job.key()));
-        }
-        let Some(job) = self.owner_of(pod) else {
-            if is_tracked(pod) && pod.controller().is_none_or(|c| c.kind == "Job") && !event.is_deleted() {
-                queue.add(Work::Orphan(pod.key()));
-            }
-            if pod.controller().is_none() && !event.is_deleted() {
-                for job in self.jobs.list_namespace(pod.namespace()).iter().filter(|j| !is_finished(j)) {
-                    if selector(job)
-                        .is_ok_and(|s| !s.is_empty() && s.matches_labels(pod.metadata.labels.as_ref()))
-                    {
-                        queue.add(Work::Job(job.key()));
-                    }
+        let ended = pods::is_terminal(pod) || pod.is_deleting() || event.is_deleted();
+        let delay = if ended { BATCH } else { Duration::from_millis(50) };
+        self.owned.observe(event, |key| queue.add_after(Work::Job(key), delay));
+        let lost = match self.owned.owner_of(&**pod) {
+            None => pod.controller().is_none_or(|c| c.kind == "Job") && !event.is_deleted(),
+            Some(job) => {
+                if event.is_deleted() || !is_tracked(pod) {
+                    self.remember(&job.key(), |m| m.untracked.remove(pod.uid()));
                 }
+                is_finished(&job)
             }
-            return;
         };
-        let key = job.key();
-        match event {
-            Event::Added(_) if !pod.is_deleting() => self.expected.created(&key, 1),
-            _ if pod.is_deleting() || event.is_deleted() => self.expected.deleted(&key, pod.uid()),
-            _ => {}
-        }
-        if event.is_deleted() || !is_tracked(pod) {
-            self.remember(&key, |m| m.untracked.remove(pod.uid()));
-        }
-        if is_finished(&job) && is_tracked(pod) {
+        if lost && is_tracked(pod) {
             queue.add(Work::Orphan(pod.key()));
         }
-        let ended = pods::is_terminal(pod) || pod.is_deleting();
-        queue.add_after(Work::Job(key), if ended { BATCH } else { Duration::from_millis(50) });
     }
 
     /// Takes our finalizer from a pod that has no Job any more, or whose Job has ended.
@@ -208,7 +185,7 @@ impl Jobs {
             return Ok(None); // the event of what we wrote is on its way
         }
         let met = self.expected.met(&key);
-        let selector = selector(&cached)?;
+        let selector = cached.selector()?;
         let mut candidates = self.pods.by_index(pods::BY_OWNER, cached.uid());
         candidates.extend(self.pods.by_index(pods::BY_OWNER, &pods::orphan_key(cached.namespace())));
         let matches = |p: &Pod| selector.matches_labels(p.metadata.labels.as_ref());
@@ -234,7 +211,9 @@ impl Jobs {
         for (reason, message) in &d.events {
             self.events.event(&object_ref(cached), EventType::Normal, reason, message.as_str());
         }
-        let tracked = self.track(key, cached, job, d.untrack, d.verdict, d.backoff).await;
+        // What is noted brings us back for the rest.
+        let verdict = d.verdict.filter(|_| !d.more);
+        let tracked = self.track(key, cached, job, d.untrack, verdict, d.backoff).await;
         (tracked.and(trouble.map_or(Ok(()), Err)), d.wait)
     }
 
@@ -348,9 +327,4 @@ impl Jobs {
         self.remember(key, |m| m.written = version);
         Ok(written)
     }
-}
-
-fn selector(job: &Job) -> Result<LabelSelector, Error> {
-    let selector = job.spec.as_ref().and_then(|s| s.selector.as_ref());
-    Ok(selector.map_or(Ok(LabelSelector::default()), LabelSelector::from_object)?)
 }

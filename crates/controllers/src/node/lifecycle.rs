@@ -3,12 +3,11 @@
 //! Watches nodes, their leases and pods. A sign of life only moves the time at which the node is looked at.
 
 use super::zones::{Limiter, is_ready, rate, states, zone_of};
-use crate::common::{pods, scheduling};
+use crate::common::{conditions, pods, scheduling};
 use crate::{Config, Context, Error, Outcome};
 use api::{ObjectKey, time};
 use client::{
-    Client, Controller, Event, EventRecorder, EventType, Lister, ObjectExt, Patch, Scope, WorkQueue,
-    object_ref,
+    Client, Event, EventRecorder, EventType, Lister, ObjectExt, Patch, Scope, WorkQueue, object_ref,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -24,7 +23,7 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 pub fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
-    node.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+    conditions::find(node.status.as_ref()?.conditions.as_ref(), kind)
 }
 
 /// The last that was heard of a node.
@@ -63,7 +62,7 @@ pub async fn run(ctx: Context) {
         limiters: Mutex::default(),
     });
     let (for_nodes, for_leases) = (this.clone(), this.clone());
-    Controller::new(NAME)
+    ctx.controller(NAME)
         .on(&nodes, move |event, queue| for_nodes.on_node(event, queue))
         .on(&leases, move |event, _| for_leases.on_lease(event.object()))
         .on(&pods, |event, queue| {

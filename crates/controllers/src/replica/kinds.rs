@@ -1,7 +1,6 @@
 //! The two kinds that keep replicas, seen as one.
 
-use api::selector::{LabelSelector, SelectorError};
-use client::Object;
+use crate::common::owned::Owner;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
     PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
@@ -29,11 +28,10 @@ pub struct Condition {
     pub since: Option<Time>,
 }
 
-pub trait ReplicaKind: Object {
+pub trait ReplicaKind: Owner {
     /// Whether its status counts pods that are ending.
     const COUNTS_TERMINATING: bool;
     fn replicas(&self) -> i32;
-    fn selector(&self) -> Result<LabelSelector, SelectorError>;
     fn template(&self) -> Option<&PodTemplateSpec>;
     fn min_ready(&self) -> i32;
     fn status(&self) -> ReplicaStatus;
@@ -66,10 +64,6 @@ impl ReplicaKind for ReplicaSet {
 
     fn replicas(&self) -> i32 {
         self.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
-    }
-
-    fn selector(&self) -> Result<LabelSelector, SelectorError> {
-        self.spec.as_ref().map_or(Ok(LabelSelector::default()), |s| LabelSelector::from_object(&s.selector))
     }
 
     fn template(&self) -> Option<&PodTemplateSpec> {
@@ -112,10 +106,6 @@ impl ReplicaKind for ReplicationController {
 
     fn replicas(&self) -> i32 {
         self.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
-    }
-
-    fn selector(&self) -> Result<LabelSelector, SelectorError> {
-        Ok(LabelSelector::from_map(self.spec.iter().filter_map(|s| s.selector.as_ref()).flatten()))
     }
 
     fn template(&self) -> Option<&PodTemplateSpec> {

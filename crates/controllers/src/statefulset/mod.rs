@@ -3,18 +3,19 @@
 
 mod plan;
 
-use crate::common::{claim, controller_ref, gone_is_fine, history, history::History, pods};
+use crate::common::owned::{Owned, Owner};
+use crate::common::{batch, claim, controller_ref, gone_is_fine, history, history::History, pods};
 use crate::{Context, Error, Outcome};
 use api::ObjectKey;
 use api::selector::LabelSelector;
-use client::{Client, Controller, EventRecorder, EventType, Lister, ObjectExt, Patch, object_ref};
+use client::{Client, EventRecorder, EventType, Lister, ObjectExt, Patch, object_ref};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use plan::{Picture, REVISION, Step, claim_name, claim_owners, ordinal, range};
+use plan::{Picture, REVISION, Step, claim_name, claim_owners, is_stale, may_have, ordinal, range};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,35 +46,37 @@ pub async fn run(ctx: Context) {
         claims: claims.lister(),
         revisions: revisions.lister(),
     });
-    let lister = sets.lister();
-    Controller::new(NAME)
-        .each(&sets)
+    let (lister, by_claim) = (sets.lister(), sets.lister());
+    let owned = Arc::new(Owned::by(sets.lister(), None));
+    let by_pods = owned.clone();
+    ctx.controller(NAME)
+        .on(&sets, move |event, queue| {
+            owned.owner_changed(event);
+            queue.add(event.object().key());
+        })
         .on(&pods, move |event, queue| {
+            by_pods.observe(event, |key| queue.add(key));
+            // A foreign pod that goes may have had a name that is wanted.
             let pod = event.object();
-            for pod in event.old().into_iter().chain([pod]) {
-                if let Some(owner) = pod.controller().filter(|c| c.kind == "StatefulSet") {
-                    queue.add(ObjectKey::new(pod.namespace(), &owner.name));
-                }
-            }
-            if pod.controller().is_none() && !event.is_deleted() {
-                for set in lister.list_namespace(pod.namespace()) {
-                    if ordinal(&set, pod).is_some() {
-                        queue.add(set.key());
-                    }
-                }
+            if event.is_deleted() && by_pods.owner_of(&**pod).is_none() {
+                let sets = lister.list_namespace(pod.namespace());
+                sets.iter().filter(|s| ordinal(s, pod).is_some()).for_each(|s| queue.add(s.key()));
             }
         })
-        .wait_for(&claims)
+        .on(&claims, move |event, queue| {
+            // A claim in the way of a new pod may be gone now.
+            if event.is_deleted() {
+                let claim = event.object();
+                let sets = by_claim.list_namespace(claim.namespace());
+                sets.iter().filter(|s| may_have(s, claim.name())).for_each(|s| queue.add(s.key()));
+            }
+        })
         .wait_for(&revisions)
         .run(ctx.workers(NAME, 5), ctx.shutdown, move |key| {
             let this = this.clone();
             async move { this.reconcile(key).await }
         })
         .await;
-}
-
-fn selector(set: &StatefulSet) -> Result<LabelSelector, Error> {
-    Ok(set.spec.as_ref().map_or(Ok(LabelSelector::default()), |s| LabelSelector::from_object(&s.selector))?)
 }
 
 /// The template that a revision holds.
@@ -86,7 +89,7 @@ fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
 impl Sets {
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
         let Some(set) = self.sets.get(&key.namespace, &key.name) else { return Ok(None) };
-        let selector = selector(&set)?;
+        let selector = set.selector()?;
         if selector.is_empty() {
             return Ok(None);
         }
@@ -110,10 +113,17 @@ impl Sets {
                 }
             }
         }
-        for step in picture.steps() {
-            if let Err(e) = self.act(&set, step, &current, &update).await {
-                trouble.get_or_insert(e);
-                break;
+        let steps = picture.steps();
+        if picture.is_parallel() {
+            let act = |i: usize| self.act(&set, &steps[i], &current, &update);
+            let (_, failed) = batch::slow_start(steps.len(), act).await;
+            trouble = trouble.or(failed);
+        } else {
+            for step in &steps {
+                if let Err(e) = self.act(&set, step, &current, &update).await {
+                    trouble.get_or_insert(e);
+                    break;
+                }
             }
         }
         let collisions = set.status.as_ref().and_then(|s| s.collision_count);
@@ -133,51 +143,51 @@ impl Sets {
     }
 
     async fn history(&self, set: &StatefulSet, selector: &LabelSelector) -> Result<History, Error> {
-        let template = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
+        let template = set.spec.as_ref().map(|s| &s.template);
+        let Some(template) = template else { return Err(Error::Other("it has no template".into())) };
         let collisions = set.status.as_ref().and_then(|s| s.collision_count);
         let matches = |r: &ControllerRevision| selector.matches_labels(r.metadata.labels.as_ref());
-        match history::keep(&self.client, set, &self.revisions, matches, &template, collisions).await {
-            Ok(history) => Ok(history),
-            Err(Some(e)) => Err(e),
-            Err(None) => {
+        match history::keep(&self.client, set, &self.revisions, matches, template, collisions).await {
+            Err(e @ Error::NameTaken(_)) => {
                 let mut status = set.status.clone().unwrap_or_default();
                 status.collision_count = Some(collisions.unwrap_or_default().saturating_add(1));
                 self.write_status(set, status).await?;
-                Err(Error::Other(
-                    "the name of its revision is taken by another template, trying another name".into(),
-                ))
+                Err(e)
             }
+            other => other,
         }
     }
 
     async fn act(
         &self,
         set: &StatefulSet,
-        step: Step,
+        step: &Step,
         current: &ControllerRevision,
         update: &ControllerRevision,
     ) -> Result<(), Error> {
         match step {
             Step::Create { ordinal, current: old } => {
+                let (ordinal, old) = (*ordinal, *old);
                 let revision = if old { current } else { update };
                 let own = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
                 let template = if old { template(revision).unwrap_or(own) } else { own };
+                self.check_claims(set, ordinal)?;
                 self.make_claims(set, ordinal).await?;
                 let pod = pod(set, &template, ordinal, revision.name());
                 let result = match self.client.create(&pod).await {
-                    // The cache is behind: the pod's event brings us back.
-                    Err(e) if e.is_already_exists() => return Ok(()),
+                    // The cache is behind, or it is another's pod, whose end we may not hear of: tried again.
+                    Err(e) if e.is_already_exists() => return Err(e.into()),
                     other => other.map(drop),
                 };
-                self.tell(set, "create", &format!("Pod {}", pod.name()), &result);
+                self.tell(set, Verb::Create, &format!("Pod {}", pod.name()), "", &result);
                 match result {
                     Err(e) if e.is_namespace_terminating() => Ok(()),
                     other => Ok(other?),
                 }
             }
-            Step::Claims(ordinal) => self.make_claims(set, ordinal).await,
+            Step::Claims(ordinal) => self.make_claims(set, *ordinal).await,
             Step::Label(pod) => {
-                let number = ordinal(set, &pod).unwrap_or_default().to_string();
+                let number = ordinal(set, pod).unwrap_or_default().to_string();
                 let labels = json!({"statefulset.kubernetes.io/pod-name": pod.name(), "apps.kubernetes.io/pod-index": number});
                 let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid(), "labels": labels}}));
                 match self.client.patch::<Pod>(pod.namespace(), pod.name(), &patch).await {
@@ -189,34 +199,57 @@ impl Sets {
                 let options = crate::common::delete_uid(pod.uid());
                 let result = self.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await;
                 let result = gone_is_fine(result);
-                self.tell(set, "delete", &format!("Pod {}", pod.name()), &result);
+                self.tell(set, Verb::Delete, &format!("Pod {}", pod.name()), "", &result);
                 Ok(result?)
             }
         }
     }
 
-    fn tell(&self, set: &StatefulSet, verb: &str, what: &str, result: &Result<(), client::Error>) {
-        let reason = if verb == "create" { "Create" } else { "Delete" };
+    /// `of` is the pod that a claim is for.
+    fn tell(&self, set: &StatefulSet, verb: Verb, what: &str, of: &str, result: &Result<(), client::Error>) {
         let name = set.name();
-        let (kind, reason, message) = match result {
-            Ok(()) => (
+        let (kind, reason, message) = match (result, of) {
+            (Ok(()), "") => (
                 EventType::Normal,
-                format!("Successful{reason}"),
-                format!("{verb} {what} in StatefulSet {name} successful"),
+                format!("Successful{verb:?}"),
+                format!("{verb:?} {what} in StatefulSet {name} successful"),
             ),
-            Err(e) => (
+            (Ok(()), pod) => (
+                EventType::Normal,
+                format!("Successful{verb:?}"),
+                format!("{verb:?} {what} Pod {pod} in StatefulSet {name} success"),
+            ),
+            (Err(e), pod) => (
                 EventType::Warning,
-                format!("Failed{reason}"),
-                format!("{verb} {what} in StatefulSet {name} failed error: {e}"),
+                format!("Failed{verb:?}"),
+                match pod {
+                    "" => format!("{verb:?} {what} in StatefulSet {name} failed error: {e}"),
+                    pod => format!("{verb:?} {what} for Pod {pod} in StatefulSet {name} failed error: {e}"),
+                },
             ),
         };
         self.events.event(&object_ref(set), kind, &reason, message);
     }
 
+    /// A claim that goes with an earlier pod of the name will be deleted, and what is on it: the new pod has to wait
+    /// for one of its own.
+    fn check_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), Error> {
+        let templates = set.spec.as_ref().and_then(|s| s.volume_claim_templates.as_ref());
+        for template in templates.into_iter().flatten() {
+            let name = claim_name(set, template, ordinal);
+            if self.claims.get(set.namespace(), &name).is_some_and(|c| is_stale(set, &c, ordinal)) {
+                return Err(Error::Other(format!(
+                    "pvc {name} belongs to an earlier pod and will be deleted"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     async fn make_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), Error> {
-        let spec = set.spec.clone().unwrap_or_default();
-        for template in spec.volume_claim_templates.into_iter().flatten() {
-            let name = claim_name(set, &template, ordinal);
+        let Some(spec) = &set.spec else { return Ok(()) };
+        for template in spec.volume_claim_templates.iter().flatten() {
+            let name = claim_name(set, template, ordinal);
             match self.claims.get(set.namespace(), &name) {
                 Some(there) if there.is_deleting() => {
                     return Err(Error::Other(format!("pvc {name} is being deleted")));
@@ -224,18 +257,20 @@ impl Sets {
                 Some(_) => continue,
                 None => {}
             }
-            let mut claim = PersistentVolumeClaim { spec: template.spec, ..PersistentVolumeClaim::default() };
-            let labels = spec.selector.match_labels.clone().unwrap_or_default();
-            let labels = template.metadata.labels.unwrap_or_default().into_iter().chain(labels).collect();
-            claim.metadata.labels = Some(labels);
-            claim.metadata.annotations = template.metadata.annotations;
+            let mut claim =
+                PersistentVolumeClaim { spec: template.spec.clone(), ..PersistentVolumeClaim::default() };
+            let selected = spec.selector.match_labels.iter().flatten();
+            let labels = template.metadata.labels.iter().flatten().chain(selected);
+            claim.metadata.labels = Some(labels.map(|(k, v)| (k.clone(), v.clone())).collect());
+            claim.metadata.annotations.clone_from(&template.metadata.annotations);
             claim.metadata.name = Some(name.clone());
             claim.metadata.namespace = Some(set.namespace().into());
             let result = match self.client.create(&claim).await {
                 Err(e) if e.is_already_exists() => continue,
                 other => other.map(drop),
             };
-            self.tell(set, "create", &format!("Claim {name} Pod {}-{ordinal}", set.name()), &result);
+            let pod = format!("{}-{ordinal}", set.name());
+            self.tell(set, Verb::Create, &format!("Claim {name}"), &pod, &result);
             result?;
         }
         Ok(())
@@ -274,6 +309,13 @@ impl Sets {
     }
 }
 
+/// What was done, as events say it.
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Create,
+    Delete,
+}
+
 /// The pod of an ordinal.
 fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i32, revision: &str) -> Pod {
     let mut pod = pods::from_template(template, set);
@@ -284,11 +326,11 @@ fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i32, revision: &s
     labels.insert("statefulset.kubernetes.io/pod-name".into(), name.clone());
     labels.insert("apps.kubernetes.io/pod-index".into(), ordinal.to_string());
     labels.insert(REVISION.into(), revision.into());
-    let own = set.spec.clone().unwrap_or_default();
+    let own = set.spec.as_ref();
     let spec = pod.spec.get_or_insert_default();
     spec.hostname = Some(name);
-    spec.subdomain = own.service_name.filter(|n| !n.is_empty());
-    let templates = own.volume_claim_templates.unwrap_or_default();
+    spec.subdomain = own.and_then(|s| s.service_name.clone()).filter(|n| !n.is_empty());
+    let templates = own.and_then(|s| s.volume_claim_templates.as_deref()).unwrap_or_default();
     let claims = templates.iter().map(|t| Volume {
         name: t.name().into(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {

@@ -68,7 +68,8 @@ impl Picture<'_> {
         !self.is_available(pod) || pod.is_deleting()
     }
 
-    fn is_parallel(&self) -> bool {
+    /// Whether pods need not wait for each other.
+    pub fn is_parallel(&self) -> bool {
         self.set.spec.as_ref().and_then(|s| s.pod_management_policy.as_deref()) == Some("Parallel")
     }
 
@@ -223,6 +224,28 @@ pub fn claim_name(set: &StatefulSet, template: &PersistentVolumeClaim, ordinal: 
     format!("{}-{}-{ordinal}", template.name(), set.name())
 }
 
+/// Whether a claim may be one of the set's, by its name.
+pub fn may_have(set: &StatefulSet, claim: &str) -> bool {
+    let templates = set.spec.as_ref().and_then(|s| s.volume_claim_templates.as_ref());
+    templates.into_iter().flatten().any(|t| {
+        let rest = claim.strip_prefix(t.name()).and_then(|r| r.strip_prefix('-')?.strip_prefix(set.name()));
+        rest.and_then(|r| r.strip_prefix('-')).is_some_and(|n| n.parse::<i32>().is_ok())
+    })
+}
+
+/// Whether a claim belongs to an earlier pod of the name, and so will be deleted, though the new pod is yet to come.
+pub fn is_stale(set: &StatefulSet, claim: &PersistentVolumeClaim, ordinal: i32) -> bool {
+    let policy = set.spec.as_ref().and_then(|s| s.persistent_volume_claim_retention_policy.as_ref());
+    let pod = format!("{}-{ordinal}", set.name());
+    policy.and_then(|p| p.when_scaled.as_deref()) == Some("Delete")
+        && claim
+            .metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .any(|r| r.api_version == "v1" && r.kind == "Pod" && r.name == pod)
+}
+
 /// The owners a claim should have by the retention policy, if they are not those it has. `pod` is the claim's.
 pub fn claim_owners(
     set: &StatefulSet,
@@ -350,6 +373,25 @@ mod tests {
         };
         assert_eq!(status("0o 1u"), (2, Some(1), Some(1), Some(1), Some("old".into())));
         assert_eq!(status("0 1 2"), (3, Some(3), Some(3), Some(3), Some("new".into())));
+    }
+
+    #[test]
+    fn a_claim_of_an_earlier_pod_is_not_used_again() {
+        let claim: PersistentVolumeClaim =
+            serde_json::from_value(json!({"metadata": {"name": "data-w-2", "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Pod", "name": "w-2", "uid": "gone"}]}}))
+            .unwrap();
+        let policy = |scaled: &str| {
+            set(
+                json!({"persistentVolumeClaimRetentionPolicy": {"whenScaled": scaled, "whenDeleted": "Retain"},
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}),
+            )
+        };
+        assert!(is_stale(&policy("Delete"), &claim, 2) && !is_stale(&policy("Retain"), &claim, 2));
+        assert!(!is_stale(&policy("Delete"), &claim, 1));
+        assert!(!is_stale(&policy("Delete"), &PersistentVolumeClaim::default(), 2));
+        let of = policy("Delete");
+        assert!(may_have(&of, "data-w-2") && !may_have(&of, "data-w") && !may_have(&of, "data-x-2"));
     }
 
     #[test]
