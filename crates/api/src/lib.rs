@@ -11,6 +11,7 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod pod_references;
 pub mod pod_resources;
 pub mod protobuf;
 pub mod quantity;

@@ -6,6 +6,7 @@ use crate::negotiate::{Accepted, Format, View};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
 use crate::verbs::modify::{How, Made, modify};
+use crate::verbs::options::Options;
 use crate::verbs::{self, create};
 use api::{GroupResource, Status};
 use auth::User;
@@ -186,15 +187,17 @@ fn request(
     };
     let user = User::new("system:apiserver", &[auth::MASTERS, auth::AUTHENTICATED]);
     let accepted = Accepted { format: Format::Json, view: View::Whole, pretty: false };
-    Some(verbs::Request::new(
+    let mut request = verbs::Request::new(
         server.clone(),
         info,
-        Query::parse(Some("fieldManager=kube-apiserver")),
+        Query::default(),
         Default::default(),
         user,
         resource,
         accepted,
-    ))
+    );
+    request.options = Options::of_manager("kube-apiserver");
+    Some(request)
 }
 
 /// Makes objects that are not there; all at once, so that they share the store's commits.

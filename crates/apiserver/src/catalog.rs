@@ -1,8 +1,8 @@
 //! What is served: groups, versions and resources. A value that is replaced whole when it changes.
 
 use crate::cache::{Collection, Field, FieldTest, Filter};
+use crate::request::RequestInfo;
 use api::schema::SchemaRef;
-use api::selector::{LabelSelector, parse_fields};
 use api::{GroupResource, GroupVersionKind, Status};
 use resources::{AnyKind, Names};
 use serde_json::Value;
@@ -105,31 +105,24 @@ impl Resource {
         self.collection.as_ref().ok_or_else(|| Status::method_not_supported(&self.group_resource, verb))
     }
 
-    /// Reads the selectors of a list or watch.
-    pub fn filter(
-        &self,
-        namespace: &str,
-        labels: Option<&str>,
-        fields: Option<&str>,
-    ) -> Result<Filter, Status> {
-        let mut filter =
-            Filter { namespace: (!namespace.is_empty()).then(|| namespace.to_string()), ..Filter::default() };
-        if let Some(labels) = labels {
-            let selector = LabelSelector::parse(labels)
-                .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
-            filter.labels = (!selector.is_empty()).then_some(selector);
+    /// What of the collection a list, a watch or a deletion wants: by its selectors, and by the name in its path,
+    /// which a selector may repeat and not widen.
+    pub fn filter(&self, info: &RequestInfo) -> Result<Filter, Status> {
+        let selectors = info.selectors.as_ref().map_err(|e| Status::bad_request(e.to_string()))?;
+        let namespace = (self.namespaced && !info.namespace.is_empty()).then(|| info.namespace.clone());
+        let labels = (!selectors.labels.is_empty()).then(|| selectors.labels.clone());
+        let mut filter = Filter { namespace, labels, ..Filter::default() };
+        if !info.name.is_empty() {
+            if !selectors.fields.is_empty() && selectors.requires("metadata.name") != Some(&info.name) {
+                return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+            }
+            filter.name = Some(info.name.clone());
         }
-        for term in fields
-            .map(parse_fields)
-            .transpose()
-            .map_err(|e| Status::bad_request(e.to_string()))?
-            .into_iter()
-            .flatten()
-        {
+        for term in &selectors.fields {
             let selectable = self.collection.as_ref().map_or(&[][..], |c| &c.selectable);
             let field = match term.field.as_str() {
-                "metadata.name" if term.equal && filter.name.is_none() => {
-                    filter.name = Some(term.value);
+                "metadata.name" if term.equal && filter.name.as_ref().is_none_or(|n| *n == term.value) => {
+                    filter.name = Some(term.value.clone());
                     continue;
                 }
                 "metadata.name" => Field::Name,
@@ -142,7 +135,7 @@ impl Resource {
                     None => return Err(Status::bad_request(format!("field label not supported: {field}"))),
                 },
             };
-            filter.fields.push(FieldTest { field, value: term.value, equal: term.equal });
+            filter.fields.push(FieldTest { field, value: term.value.clone(), equal: term.equal });
         }
         // Across namespaces a name does not tell where to look.
         if self.namespaced

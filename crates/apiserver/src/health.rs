@@ -17,6 +17,12 @@ pub struct Health {
     pub ending: AtomicBool,
 }
 
+/// Whether a path asks how the server is.
+pub fn is_health(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next();
+    first.is_some_and(|e| matches!(e, "healthz" | "livez" | "readyz"))
+}
+
 /// Answers a health path; `None` if it is none.
 pub async fn answer(server: &Server, path: &str, query: &Query) -> Option<Response<Body>> {
     let mut parts = path.trim_matches('/').splitn(2, '/');

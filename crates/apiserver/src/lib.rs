@@ -4,6 +4,7 @@
 //! [`cache`] for where reads come from. Knows kinds by their rules ([`resources::AnyKind`]) and schemas; what is
 //! particular to a few of them is in [`served`], [`services`] and [`verbs::connect`].
 
+pub mod access;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
@@ -20,6 +21,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
 pub mod options;
+pub mod paths;
 pub mod request;
 pub mod respond;
 pub mod rewrite;
@@ -182,7 +184,7 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
         let schema = schema_of(&gvk)?;
         let collection = match kind.verbs() {
             Verbs::CreateOnly | Verbs::Computed => None,
-            Verbs::All => {
+            Verbs::All | Verbs::NotDeleteCollection => {
                 let path = kind.stored().prefix;
                 let stored_as = schema.clone();
                 let decode = Arc::new(move |bytes: &bytes::Bytes| codec::decode(bytes, &stored_as, *kind));

@@ -287,6 +287,11 @@ impl Options {
         }
     }
 
+    /// Whether strangers are let in. Never where everyone may do everything: that would be an open cluster.
+    pub fn anonymous_auth(&self) -> bool {
+        self.anonymous_auth && !self.authorization_mode.iter().any(|m| m == "AlwaysAllow")
+    }
+
     /// `--request-timeout`.
     pub fn request_timeout(&self) -> std::time::Duration {
         std::time::Duration::from_secs(self.request_timeout)

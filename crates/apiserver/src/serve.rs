@@ -1,6 +1,6 @@
 //! Listening, TLS and connections.
 
-use crate::chain::Peer;
+use crate::access::Peer;
 use crate::limits::{HEAD, Pace, Verdict};
 use crate::options::Options;
 use crate::server::Server;

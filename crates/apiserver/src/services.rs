@@ -86,8 +86,8 @@ impl Allocator {
         request: &Request,
         object: &mut Object,
         old: Option<&Object>,
-        dry_run: bool,
     ) -> Result<Claim, Status> {
+        let dry_run = request.options.dry_run;
         let mut claim = Claim::default();
         let Some(service) = object.get_mut::<Service>() else { return Ok(claim) };
         request.withdraw();

@@ -46,6 +46,8 @@ impl Names {
 pub enum Verbs {
     /// All of them.
     All,
+    /// All but the deletion of a collection.
+    NotDeleteCollection,
     /// Create alone: review kinds, which are answered and never kept.
     CreateOnly,
     /// Get and list: kinds that the server's own code makes up, and that are never kept.

@@ -45,6 +45,11 @@ impl Cache {
         *self.applied.borrow()
     }
 
+    /// Whether everything has been loaded once. Until then nothing here says what is there.
+    pub fn is_loaded(&self) -> bool {
+        self.applied() > 0
+    }
+
     /// Follows [`Cache::applied`].
     pub fn progress(&self) -> watch::Receiver<Revision> {
         self.applied.subscribe()
@@ -72,6 +77,8 @@ impl Cache {
 
     /// Waits until every change up to `revision` is here. `false` if it is not after `patience`.
     pub async fn reach(&self, revision: Revision, patience: Duration) -> bool {
+        // Any state will do, but not that before the first load.
+        let revision = revision.max(1);
         let mut applied = self.applied.subscribe();
         if *applied.borrow_and_update() >= revision {
             return true;

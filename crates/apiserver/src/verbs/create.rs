@@ -134,10 +134,9 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
     kind.warnings(&object, None).into_iter().for_each(|w| request.warn(w));
     crate::served::escalation::check(request, &object, None)?;
     request.server.admission.validate(&admission, Some(&object)).await?;
-    let dry_run = request.dry_run()?;
-    let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
+    let claim = request.server.services.claim(request, &mut object, None).await?;
     let json = api::json::print(&object, &resource.schema, fields.as_deref()).map_err(internal)?;
-    let outcome = commit(request, &name, Expect::Absent, json.into(), dry_run).await;
+    let outcome = commit(request, &name, Expect::Absent, json.into()).await;
     if outcome.is_err() {
         claim.undo(&request.server).await;
     }
@@ -213,7 +212,6 @@ pub async fn commit(
     name: &str,
     expect: Expect,
     json: Bytes,
-    dry_run: bool,
 ) -> Result<Result<Arc<Entry>, Status>, StoreError> {
     let resource = &request.resource;
     let key = resource.key(&request.info.namespace, name);
@@ -222,7 +220,7 @@ pub async fn commit(
         Err(e) => return Ok(Err(e)),
     };
     let entry = |revision| Ok(Arc::new(Entry::answer(key.as_str().into(), revision, &json)));
-    if dry_run {
+    if request.options.dry_run {
         let current = match expect {
             Expect::Absent if collection.get(&key).is_some() => return Err(StoreError::Conflict(None)),
             Expect::Absent => 0,

@@ -33,11 +33,7 @@ const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 /// Answers with a collection, or a page of it.
 pub async fn list(request: &Request) -> Answer {
     let collection = request.resource.collection("list")?;
-    let filter = request.face.filter(
-        &request.info.namespace,
-        request.query.text("labelSelector"),
-        request.query.text("fieldSelector"),
-    )?;
+    let filter = request.face.filter(&request.info)?;
     let limit = request.query.number("limit")?.unwrap_or(0).max(0) as usize;
     let (snapshot, revision, after) = match request.query.text("continue") {
         Some(token) => go_on(request, token).await?,

@@ -4,6 +4,7 @@ use super::modify::{How, Made, modify};
 use super::{Answer, Request, internal, to_json};
 use crate::cache::Entry;
 use crate::negotiate::content_type;
+use crate::request::Verb;
 use crate::respond;
 use api::field::{FieldErrors, FieldPath};
 use api::schema::builtin;
@@ -46,8 +47,8 @@ pub async fn get(request: &Request) -> Answer {
 pub async fn write(request: &Request, body: Bytes) -> Answer {
     let gvk = GroupVersionKind::new("autoscaling", "v1", "Scale");
     let schema = builtin().kind(&gvk).ok_or_else(|| internal("the schema of Scale is missing"))?;
-    let put = match request.info.verb.as_str() {
-        "update" => Some(request.decode(&body, schema, &gvk)?),
+    let put = match request.info.verb {
+        Verb::Update => Some(request.decode(&body, schema, &gvk)?),
         _ => None,
     };
     let manager = request.manager();

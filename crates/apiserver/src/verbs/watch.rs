@@ -30,18 +30,7 @@ const FRAME: usize = 32 << 10;
 /// Starts a watch.
 pub async fn watch(request: Arc<Request>) -> Answer {
     let collection = request.resource.collection("watch")?.clone();
-    // GET of a name with `watch=true`, and the old paths below /watch/, name one object.
-    let mut fields = request.query.text("fieldSelector").unwrap_or_default().to_string();
-    if !request.info.name.is_empty() && !fields.contains("metadata.name") {
-        let term = format!("metadata.name={}", request.info.name);
-        fields = if fields.is_empty() { term } else { format!("{fields},{term}") };
-    }
-    let fields = Some(fields.as_str()).filter(|f| !f.is_empty());
-    let filter = Arc::new(request.face.filter(
-        &request.info.namespace,
-        request.query.text("labelSelector"),
-        fields,
-    )?);
+    let filter = Arc::new(request.face.filter(&request.info)?);
     let bookmarks = request.query.flag("allowWatchBookmarks");
     let initial = match request.query.get("sendInitialEvents") {
         Some(_) if request.query.text("resourceVersionMatch") != Some("NotOlderThan") => {
