@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod cron;
+pub mod duration;
 pub mod field;
 pub mod json;
 pub mod key;

@@ -4,6 +4,7 @@ use crate::limits::{Held, Pace, Seat};
 use crate::metrics::Counted;
 use crate::negotiate::{self, Accepted, Format, View};
 use crate::request::{self, Query, RequestInfo, Verb};
+use crate::peers::Connected;
 use crate::server::Server;
 use crate::verbs::{self, Answer};
 use crate::websocket::{self, Unit};
@@ -11,7 +12,7 @@ use crate::access::Peer;
 use crate::{access, compress, health, paths, respond, served};
 use api::Status;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -30,11 +31,12 @@ const STILL_COMING: Duration = Duration::from_millis(500);
 /// Answers one request. It never fails: what goes wrong is a Status.
 pub async fn handle(
     server: Arc<Server>,
-    peer: Arc<Peer>,
+    connected: Arc<Connected>,
     pace: Arc<Pace>,
     request: Request<Incoming>,
 ) -> Result<Response<Held>, Infallible> {
     let started = Instant::now();
+    let peer = connected.peer(&server);
     let query = Query::parse(request.uri().query());
     let info = match request::read(request.method(), request.uri(), &query) {
         Ok(info) => Arc::new(info),
@@ -66,6 +68,10 @@ pub async fn handle(
     let response = answer.unwrap_or_else(|status| respond::status(&status, error_format));
     let goes_on = (long && response.status().is_success()).then(|| counted.goes_on(&server.metrics));
     counted.count(&server.metrics, response.status().as_u16(), started);
+    let mut response = response;
+    if let Some(value) = &server.hsts {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, value.clone());
+    }
     let response = if gzip { compress::gzip(response) } else { response };
     let response = if head { respond::without_body(response) } else { response };
     Ok(response.map(|body| Held::new(body, busy, seat).with(goes_on)))

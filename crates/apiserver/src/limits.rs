@@ -118,6 +118,11 @@ impl Pace {
         Busy { pace: self.clone(), id }
     }
 
+    /// Whether a request is under way that has a time limit.
+    pub fn has_due(&self) -> bool {
+        !self.state().due.is_empty()
+    }
+
     /// How the connection does.
     pub fn judge(&self, now: Instant) -> Verdict {
         let state = self.state();

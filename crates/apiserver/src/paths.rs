@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::hash::{DefaultHasher, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 fn json_answer(value: &Value) -> Answer {
@@ -95,11 +96,11 @@ pub async fn answer(
         )),
         [".well-known", "openid-configuration"] => {
             let issuer = server.options.service_account_issuer.first().cloned().unwrap_or_default();
-            let address = format!(
-                "https://{}:{}/openid/v1/jwks",
-                server.options.advertised(),
-                server.options.secure_port
-            );
+            let (host, port) = (server.options.advertised(), server.options.secure_port);
+            let named = server.options.external_hostname.clone();
+            let host = named.unwrap_or_else(|| SocketAddr::new(host, port).to_string());
+            let given = server.options.service_account_jwks_uri.clone();
+            let address = given.unwrap_or_else(|| format!("https://{host}/openid/v1/jwks"));
             json_answer(&json!({
                 "issuer": issuer, "jwks_uri": address, "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["RS256", "ES256"],

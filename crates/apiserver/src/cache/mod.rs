@@ -20,24 +20,31 @@ use std::time::Duration;
 use store::{Compaction, Event, KeyValue, Revision, Store, StoreError, Watch};
 use tokio::sync::watch;
 
+/// While someone waits for a revision the store is asked this often how far it is.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Old changes and snapshots are looked for this often.
+const FORGET_EVERY: Duration = Duration::from_secs(30);
 /// Keys read at a time when everything is loaded.
 const PAGE: usize = 2000;
-
-/// The root of all keys: upstream's `--etcd-prefix` default, with its slash.
-pub const ROOT: &str = "/registry/";
 
 /// Every object of the cluster.
 pub struct Cache {
     store: Arc<dyn Store>,
-    /// By the part of the prefix after [`ROOT`], such as `pods` or `services/specs`.
+    /// By the part of the prefix after the root, such as `pods` or `services/specs`.
     collections: RwLock<HashMap<String, Arc<Collection>>>,
     applied: watch::Sender<Revision>,
+    root: String,
 }
 
 impl Cache {
-    /// An empty cache over a store; [`Cache::run`] fills it.
-    pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Cache { store, collections: RwLock::default(), applied: watch::Sender::new(0) })
+    /// An empty cache over a store, in which all keys begin with `root`; [`Cache::run`] fills it.
+    pub fn new(store: Arc<dyn Store>, root: String) -> Arc<Self> {
+        Arc::new(Cache { store, collections: RwLock::default(), applied: watch::Sender::new(0), root })
+    }
+
+    /// The root of all keys, with its slash: `--etcd-prefix`.
+    pub fn root(&self) -> &str {
+        &self.root
     }
 
     /// The revision up to which all changes are here; 0 before the first load.
@@ -83,8 +90,17 @@ impl Cache {
         if *applied.borrow_and_update() >= revision {
             return true;
         }
-        self.store.nudge().await;
-        tokio::time::timeout(patience, applied.wait_for(|r| *r >= revision)).await.is_ok_and(|r| r.is_ok())
+        let until = tokio::time::Instant::now() + patience;
+        // The store is asked again and again how far it is: an answer may be older than the question.
+        while tokio::time::Instant::now() < until {
+            self.store.nudge().await;
+            let step = (tokio::time::Instant::now() + ASK_AGAIN).min(until);
+            match tokio::time::timeout_at(step, applied.wait_for(|r| *r >= revision)).await {
+                Ok(reached) => return reached.is_ok(),
+                Err(_) => continue,
+            }
+        }
+        false
     }
 
     /// Waits until the cache shows everything that was answered to anyone before this call.
@@ -125,6 +141,15 @@ impl Cache {
         }
     }
 
+    /// Forgets what is old, again and again.
+    pub async fn forget_old(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(FORGET_EVERY).await;
+            let all = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+            all.values().for_each(|c| c.forget_old(std::time::Instant::now()));
+        }
+    }
+
     /// Has the store forget the past every `interval`, what is younger than that apart, and forgets it too.
     pub async fn compact(self: Arc<Self>, interval: Duration) {
         let mut last = Compaction::default();
@@ -161,8 +186,8 @@ impl Cache {
     async fn load(&self) -> Result<(Watch, Revision), StoreError> {
         // The watch starts first where no past is kept, so that nothing falls between the two.
         let start = self.store.revision().await?;
-        let watch = self.store.watch(ROOT, start).await?;
-        let (items, revision) = self.read_all(ROOT).await?;
+        let watch = self.store.watch(&self.root, start).await?;
+        let (items, revision) = self.read_all(&self.root).await?;
         let collections: Vec<(String, Arc<Collection>)> = self
             .collections
             .read()
@@ -172,7 +197,7 @@ impl Cache {
             .collect();
         let mut by_path: HashMap<String, Vec<KeyValue>> = HashMap::new();
         for kv in items {
-            let path = path_of(&kv.key).find(|p| collections.iter().any(|(k, _)| k == p)).map(str::to_string);
+            let path = path_of(&self.root, &kv.key).find(|p| collections.iter().any(|(k, _)| k == p)).map(str::to_string);
             if let Some(path) = path {
                 by_path.entry(path).or_default().push(kv);
             }
@@ -189,13 +214,13 @@ impl Cache {
             Event::Delete { key, .. } => key,
         };
         let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
-        path_of(key).find_map(|path| collections.get(path)).cloned()
+        path_of(&self.root, key).find_map(|path| collections.get(path)).cloned()
     }
 }
 
 /// What may be a collection's path in a key: its first segment after the root, or its first two.
-fn path_of(key: &str) -> impl Iterator<Item = &str> {
-    let rest = key.strip_prefix(ROOT).unwrap_or_default();
+fn path_of<'a>(root: &str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    let rest = key.strip_prefix(root).unwrap_or_default();
     let mut slashes = rest.match_indices('/').map(|(i, _)| i);
     [slashes.next(), slashes.next()].into_iter().flatten().map(|i| &rest[..i])
 }

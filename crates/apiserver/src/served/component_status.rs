@@ -18,7 +18,7 @@ const STORE: &str = "etcd-0";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers a request for one component or all.
-pub async fn answer(request: &Request) -> Answer {
+pub async fn answer(request: &Arc<Request>) -> Answer {
     request.warn("v1 ComponentStatus is deprecated in v1.19+");
     let name = request.info.name.as_str();
     match request.info.verb {
@@ -64,7 +64,7 @@ async fn status(request: &Request, name: &str, port: Option<u16>) -> Result<Arc<
 
 async fn health(request: &Request, port: u16) -> Result<String, String> {
     let url = format!("https://127.0.0.1:{port}/healthz");
-    let target = Target { host: "127.0.0.1".into(), port, tls: Tls::Anyone, path: "/healthz".into() };
+    let target = Target { host: "127.0.0.1".into(), port, tls: Tls::Anyone, path: "/healthz".into(), inside: false };
     let kubelets = &request.server.kubelets;
     let answer =
         kubelets.forward(target, Method::GET, &HeaderMap::new(), Default::default(), None, None).await;

@@ -19,8 +19,13 @@ const TRIES: usize = 32;
 pub async fn delete(request: &Request) -> Answer {
     request.resource.collection("delete")?;
     let options = request.options.delete.clone().unwrap_or_default();
+    let unsaid = options.propagation_policy.is_none() && options.orphan_dependents.is_none();
+    if unsaid && request.resource.names.plural == "jobs" {
+        request.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
+    }
     match delete_one(request, &options).await? {
         Outcome::Kept(entry) => request.answer(200, &entry),
+        Outcome::Gone(last) if request.resource.kind.answers_deleted() => request.answer(200, &last),
         Outcome::Gone(last) => {
             let uid = last
                 .value()
@@ -62,7 +67,7 @@ pub async fn delete_one(request: &Request, options: &DeleteOptions) -> Result<Ou
             Plan::Nothing => return Ok(Outcome::Kept(old)),
             Plan::Remove => remove(request, &old, Expect::Unchanged(old.revision))
                 .await
-                .map(|_| Outcome::Gone(old.clone())),
+                .map(|revision| Outcome::Gone(Arc::new(old.at(revision)))),
             Plan::Mark(marked) => mark(request, &old, marked).await?,
         };
         match done {
@@ -126,7 +131,7 @@ fn plan(
         }
     }
     let before: Vec<String> = meta.finalizers.clone().unwrap_or_default();
-    let finalizers = with_propagation(options, before.clone());
+    let finalizers = with_propagation(options, before.clone(), kind.orphans());
     marked["metadata"]["finalizers"] = json!(finalizers);
     if finalizers.is_empty()
         && let Some(Value::Object(meta)) = marked.get_mut("metadata")
@@ -164,10 +169,12 @@ fn plan(
 }
 
 /// What becomes of dependents is a finalizer's business.
-fn with_propagation(options: &DeleteOptions, mut finalizers: Vec<String>) -> Vec<String> {
+fn with_propagation(options: &DeleteOptions, mut finalizers: Vec<String>, orphans: bool) -> Vec<String> {
     let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
         (None, Some(true)) => Some("Orphan"),
         (None, Some(false)) => Some("Background"),
+        // What the object says itself goes before what its kind does.
+        (None, None) if orphans && !finalizers.iter().any(|f| f == "foregroundDeletion") => Some("Orphan"),
         (policy, _) => policy,
     };
     let Some(policy) = policy else { return finalizers };

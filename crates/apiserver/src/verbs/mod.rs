@@ -360,6 +360,7 @@ impl api::apply::Versions for Request {
 /// What a failure of the store is to a client.
 pub fn store_failed(e: StoreError) -> Status {
     match e {
+        StoreError::TooLarge(why) => Status::too_large(format!("the object is too large to be kept: {why}")),
         StoreError::Full(why) => Status::failure(
             507,
             "InsufficientStorage",

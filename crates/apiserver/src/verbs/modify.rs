@@ -191,6 +191,7 @@ async fn attempt(
         request.track(Some(&old_value), &mut value, how.part.unwrap_or_default(), how.manager);
     }
     if same(&value, &old_value) {
+        claim.settle(request, false).await;
         return Ok(Outcome::Kept(old_entry.clone()));
     }
     let meta_of =
@@ -211,9 +212,7 @@ async fn attempt(
         Ok(json) => commit(request, name, expect, json.into()).await,
         Err(e) => Ok(Err(internal(e))),
     };
-    if !matches!(committed, Ok(Ok(_))) {
-        claim.undo(&request.server).await;
-    }
+    claim.settle(request, matches!(committed, Ok(Ok(_)))).await;
     Ok(Outcome::Kept(committed.map_err(Failed::Store)??))
 }
 
@@ -349,6 +348,9 @@ async fn check(
     resource.kind.validate_update(how.part, new, old, &mut errors);
     if how.part.is_none() {
         request.check_face(new, Some(old), &mut errors)?;
+    }
+    if how.part.is_none_or(|part| part == "ephemeralcontainers") {
+        crate::capabilities::check(&request.server.options, new, Some(old), &mut errors);
     }
     if !errors.is_empty() {
         return Err(Status::invalid(&group_kind(request), &request.info.name, &errors));

@@ -3,6 +3,7 @@
 use super::create::author;
 use super::modify::{How, Made, modify};
 use super::{Answer, Request};
+use crate::heavy;
 use crate::negotiate::content_type;
 use crate::request::Verb;
 use api::Status;
@@ -54,13 +55,14 @@ pub async fn patch(request: &Request, body: Bytes, part: Option<&str>) -> Answer
     }
     let manager = request.manager();
     let how = How { part, checked: true, manager: &manager };
+    let size = body.len();
     let make = |old: &Value| {
         if request.face.facet.is_none() {
-            return make(request, &patch, old, part, &manager, force);
+            return heavy::on(size, || make(request, &patch, old, part, &manager, force));
         }
         let mut shown = old.clone();
         request.face.from_own(&mut shown);
-        let mut made = make(request, &patch, &shown, part, &manager, force)?;
+        let mut made = heavy::on(size, || make(request, &patch, &shown, part, &manager, force))?;
         request.face.to_own(&mut made.value);
         Ok(made)
     };

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec, NamespaceStatus};
 
 /// The rules of Namespace.
 pub static KIND: Kind<Namespace> = Kind {
+    answers_deleted: true,
     has_status: true,
     verbs: Verbs::NotDeleteCollection,
     name_rule: label_name,

@@ -43,6 +43,7 @@ enum Request {
     Commit(Commit, oneshot::Sender<Result<Revision, StoreError>>),
     Watch { prefix: Arc<str>, after: Revision, events: mpsc::Sender<Result<Batch, StoreError>> },
     Nudge,
+    Check(oneshot::Sender<bool>),
     Stop,
 }
 
@@ -215,6 +216,16 @@ impl Store for Embedded {
         let _ = self.ask(Request::Nudge).await;
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Check(answer)).await?;
+        match answered.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::Unavailable("the log can't be written".into())),
+            Err(_) => Err(StoreError::Unavailable("the store is closed".into())),
+        }
+    }
+
     async fn compact(&self, last: Compaction) -> Result<Compaction, StoreError> {
         // Nothing old is kept.
         Ok(Compaction { turn: last.turn + 1, revision: self.revision.load(Ordering::Acquire) })
@@ -300,6 +311,9 @@ impl Writer {
                         self.start_watch(prefix, after, events);
                     }
                     Request::Nudge => self.tell(Vec::new()),
+                    Request::Check(answer) => {
+                        let _ = answer.send(!self.broken); // nobody waits for it any more
+                    }
                     Request::Stop => stop = true,
                 }
                 let room = group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES;
