@@ -70,10 +70,9 @@ impl Plugin for NodeRestriction {
             (("", "persistentvolumeclaims"), _) => by.refuse("may only update PVC status"),
             (("", "serviceaccounts"), "token") => by.token(new),
             (("coordination.k8s.io", "leases"), _) => by.lease(new),
-            (("storage.k8s.io", "csinodes"), _) => by.only_own_name(
-                new,
-                "can only access CSINode with the same name as the requesting node",
-            ),
+            (("storage.k8s.io", "csinodes"), _) => {
+                by.only_own_name(new, "can only access CSINode with the same name as the requesting node")
+            }
             (("resource.k8s.io", "resourceslices"), _) => by.resource_slice(new),
             (("certificates.k8s.io", "certificatesigningrequests"), "") => by.signing_request(new),
             (("certificates.k8s.io", "podcertificaterequests"), _) => {
@@ -138,13 +137,14 @@ impl Kubelet<'_> {
             format!("node {node:?} can only create pods with spec.nodeName set to itself")
         })?;
         let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-        let not_owner = || format!("node {node:?} can only create pods with an owner reference set to itself");
+        let not_owner =
+            || format!("node {node:?} can only create pods with an owner reference set to itself");
         let [owner] = owners else {
             return self.only(false, || match owners {
                 [] => not_owner(),
-                _ => format!(
-                    "node {node:?} can only create pods with a single owner reference set to itself"
-                ),
+                _ => {
+                    format!("node {node:?} can only create pods with a single owner reference set to itself")
+                }
             });
         };
         let itself = owner.api_version == "v1" && owner.kind == "Node" && owner.name == node;
@@ -186,8 +186,7 @@ impl Kubelet<'_> {
         self.only(claims(old) == claims(new), || {
             format!("node {node:?} cannot update resource claim statues")
         })?;
-        let extended =
-            |p: &Pod| p.status.as_ref().and_then(|s| s.extended_resource_claim_status.clone());
+        let extended = |p: &Pod| p.status.as_ref().and_then(|s| s.extended_resource_claim_status.clone());
         self.only(extended(old) == extended(new), || {
             format!("node {node:?} cannot update extended resource claim status")
         })
@@ -246,9 +245,7 @@ impl Kubelet<'_> {
         })?;
         let before = old.metadata.labels.as_ref().unwrap_or(&empty);
         let refused = forbidden_labels(before, after);
-        self.only(refused.is_empty(), || {
-            format!("is not allowed to modify labels: {}", refused.join(", "))
-        })
+        self.only(refused.is_empty(), || format!("is not allowed to modify labels: {}", refused.join(", ")))
     }
 
     /// Of a claim a node says how large it is, and what is done to it; no more, and nothing of its metadata.

@@ -74,7 +74,9 @@ mod tests {
             assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         assert_eq!(parse("1.000000001s"), Ok(Duration::from_nanos(1_000_000_001)));
-        for bad in ["", "+", "5", "-1s", "1d", "s", ".s", "1..5s", "1h5", "1 s", "99999999999h", "1e3s", "1s "] {
+        for bad in
+            ["", "+", "5", "-1s", "1d", "s", ".s", "1..5s", "1h5", "1 s", "99999999999h", "1e3s", "1s "]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

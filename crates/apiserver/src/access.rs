@@ -6,8 +6,8 @@ use crate::verbs;
 use crate::websocket;
 use api::{GroupResource, Status, names};
 use auth::{Attributes, Decision, User};
-use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use std::collections::BTreeMap;
 
 /// Who is at the other end of a connection, by its certificate.
@@ -160,12 +160,8 @@ pub fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> Result<U
             )),
         }
     };
-    let mut become_user = User {
-        name: name.clone(),
-        uid: uid.clone(),
-        groups: groups.clone(),
-        extra: extra.clone(),
-    };
+    let mut become_user =
+        User { name: name.clone(), uid: uid.clone(), groups: groups.clone(), extra: extra.clone() };
     match service_account(&name) {
         Some((namespace, account)) => {
             check("", "serviceaccounts", "", namespace, account)?;
@@ -285,7 +281,9 @@ mod tests {
     #[test]
     fn names_of_service_accounts() {
         assert_eq!(service_account("system:serviceaccount:a:b"), Some(("a", "b")));
-        for other in ["a", "system:serviceaccount:a", "system:serviceaccount:a:b:c", "system:serviceaccount:A:b"] {
+        for other in
+            ["a", "system:serviceaccount:a", "system:serviceaccount:a:b:c", "system:serviceaccount:A:b"]
+        {
             assert_eq!(service_account(other), None, "{other}");
         }
     }

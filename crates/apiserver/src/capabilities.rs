@@ -30,8 +30,12 @@ fn privileged(spec: &PodSpec) -> Vec<(&'static str, usize, &str)> {
     let main = spec.containers.iter().enumerate();
     let late = spec.ephemeral_containers.iter().flatten().enumerate();
     let mut all = Vec::new();
-    all.extend(init.filter(|(_, c)| is(&c.security_context)).map(|(i, c)| ("initContainers", i, c.name.as_str())));
-    all.extend(main.filter(|(_, c)| is(&c.security_context)).map(|(i, c)| ("containers", i, c.name.as_str())));
+    all.extend(
+        init.filter(|(_, c)| is(&c.security_context)).map(|(i, c)| ("initContainers", i, c.name.as_str())),
+    );
+    all.extend(
+        main.filter(|(_, c)| is(&c.security_context)).map(|(i, c)| ("containers", i, c.name.as_str())),
+    );
     let late = late.filter(|(_, c)| is(&c.security_context));
     all.extend(late.map(|(i, c)| ("ephemeralContainers", i, c.name.as_str())));
     all

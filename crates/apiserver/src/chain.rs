@@ -1,14 +1,14 @@
 //! The road every request takes: who asks, may they, what for, and back.
 
+use crate::access::Peer;
 use crate::limits::{Held, Pace, Seat};
 use crate::metrics::Counted;
 use crate::negotiate::{self, Accepted, Format, View};
-use crate::request::{self, Query, RequestInfo, Verb};
 use crate::peers::Connected;
+use crate::request::{self, Query, RequestInfo, Verb};
 use crate::server::Server;
 use crate::verbs::{self, Answer};
 use crate::websocket::{self, Unit};
-use crate::access::Peer;
 use crate::{access, compress, health, paths, respond, served};
 use api::Status;
 use bytes::{Bytes, BytesMut};
@@ -108,10 +108,7 @@ async fn answer(
     let catalog = server.catalog();
     let resource =
         catalog.find(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::no_such_path)?;
-    if resource.namespaced
-        && info.namespace.is_empty()
-        && !matches!(info.verb, Verb::List | Verb::Watch)
-    {
+    if resource.namespaced && info.namespace.is_empty() && !matches!(info.verb, Verb::List | Verb::Watch) {
         return Err(Status::method_not_supported(&resource.group_resource, info.verb.name()));
     }
     if !resource.namespaced && !info.namespace.is_empty() && resource.names.plural != "namespaces" {
@@ -130,7 +127,9 @@ async fn answer(
     let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, incoming) = request.into_parts();
     let body = match info.verb {
-        Verb::Get | Verb::List | Verb::Watch if !verbs::connect::is_connect(&info.subresource) => Bytes::new(),
+        Verb::Get | Verb::List | Verb::Watch if !verbs::connect::is_connect(&info.subresource) => {
+            Bytes::new()
+        }
         _ => read_body(incoming, &parts.headers).await?,
     };
     let mut request = verbs::Request::new(server, info, query, parts.headers, user, resource, accepted);

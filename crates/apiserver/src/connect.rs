@@ -233,7 +233,11 @@ enum Failed {
 fn is_global_unicast(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(a) => {
-            !(a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_link_local() || a.is_broadcast())
+            !(a.is_unspecified()
+                || a.is_loopback()
+                || a.is_multicast()
+                || a.is_link_local()
+                || a.is_broadcast())
         }
         IpAddr::V6(a) => {
             !(a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_unicast_link_local())

@@ -181,10 +181,8 @@ fn tokens(options: &Options) -> Result<Tokens, StartError> {
         any = true;
     }
     if any {
-        tokens.service_accounts = Some(ServiceAccounts {
-            verifier,
-            issuers: options.service_account_issuer.clone(),
-        });
+        tokens.service_accounts =
+            Some(ServiceAccounts { verifier, issuers: options.service_account_issuer.clone() });
     }
     Ok(tokens)
 }
@@ -256,6 +254,7 @@ async fn catalog(cache: &Arc<Cache>, config: &[(String, bool)]) -> Result<Catalo
             }));
         }
     }
-    let served = catalog::Served::new(config, &all).map_err(|e| StartError(format!("--runtime-config: {e}")))?;
+    let served =
+        catalog::Served::new(config, &all).map_err(|e| StartError(format!("--runtime-config: {e}")))?;
     Ok(Catalog::new(all, |resource| served.has(resource)))
 }

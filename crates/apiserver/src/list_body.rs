@@ -1,8 +1,8 @@
 //! Lists, written while they are sent: however long one is, no more than a chunk of it is in memory.
 
 use crate::cache::Entry;
-use api::{Status, protobuf};
 use api::schema::SchemaRef;
+use api::{Status, protobuf};
 use bytes::Bytes;
 use std::sync::Arc;
 

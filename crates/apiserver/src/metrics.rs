@@ -148,8 +148,8 @@ impl Default for Metrics {
         );
         // Upstream's, by which others' rules and dashboards ask.
         const BUCKETS: [f64; 23] = [
-            0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
-            20.0, 30.0, 45.0, 60.0,
+            0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
+            15.0, 20.0, 30.0, 45.0, 60.0,
         ];
         let durations = Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
         registry.register("apiserver_request_duration_seconds", "How long requests took", durations.clone());

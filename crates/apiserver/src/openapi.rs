@@ -214,10 +214,7 @@ fn routes(resource: &Resource) -> Vec<Route> {
         Verbs::NotDeleteCollection => &[Verb::List, Verb::Create],
         _ => &[Verb::List, Verb::Create, Verb::DeleteCollection],
     };
-    let mut routes = vec![Route {
-        collection: true,
-        ..route(base.clone(), of_collection)
-    }];
+    let mut routes = vec![Route { collection: true, ..route(base.clone(), of_collection) }];
     if resource.namespaced {
         routes.push(Route { collection: true, ..route(format!("{root}/{}", n.plural), &[Verb::List]) });
     }

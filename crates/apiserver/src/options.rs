@@ -362,7 +362,11 @@ fn served(s: &str) -> Result<(String, bool), String> {
 fn hsts(s: &str) -> Result<String, String> {
     let known = matches!(s, "includeSubDomains" | "preload")
         || s.strip_prefix("max-age=").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    if known { Ok(s.into()) } else { Err(format!("{s:?} is none of max-age=SECONDS, includeSubDomains, preload")) }
+    if known {
+        Ok(s.into())
+    } else {
+        Err(format!("{s:?} is none of max-age=SECONDS, includeSubDomains, preload"))
+    }
 }
 
 impl Options {
@@ -453,21 +457,27 @@ mod tests {
         assert_eq!(c.nth(10).to_string(), "fd00::a");
         assert!("10.0.0.0".parse::<Cidr>().is_err() && "10.0.0.0/33".parse::<Cidr>().is_err());
         assert_eq!(duration("1h0m5s"), Ok(Duration::from_secs(3605)));
-        assert_eq!((duration("90"), duration("500ms")), (Ok(Duration::from_secs(90)), Ok(Duration::from_millis(500))));
-        assert!(duration("1h5").is_err() && token_expiration("59m").is_err() && token_expiration("1h").is_ok());
+        assert_eq!(
+            (duration("90"), duration("500ms")),
+            (Ok(Duration::from_secs(90)), Ok(Duration::from_millis(500)))
+        );
+        assert!(
+            duration("1h5").is_err() && token_expiration("59m").is_err() && token_expiration("1h").is_ok()
+        );
         assert!(port_range("5-4").is_err());
     }
 
     #[test]
     fn flags_are_written_as_go_takes_them() {
-        let parse = |args: &[&str]| {
-            Options::try_parse_from(["x"].iter().chain(args)).map_err(|e| e.to_string())
-        };
+        let parse =
+            |args: &[&str]| Options::try_parse_from(["x"].iter().chain(args)).map_err(|e| e.to_string());
         assert!(parse(&[]).unwrap().anonymous_auth && !parse(&[]).unwrap().allow_privileged);
         assert!(!parse(&["--anonymous-auth=False"]).unwrap().anonymous_auth);
         assert!(parse(&["--allow-privileged", "--v=4"]).unwrap().allow_privileged);
         assert!(parse(&["--allow-privileged=1"]).unwrap().allow_privileged);
-        for bad in ["--allow-privileged=yes", "--tls-min-version=1.3", "--strict-transport-security-directives=off"] {
+        for bad in
+            ["--allow-privileged=yes", "--tls-min-version=1.3", "--strict-transport-security-directives=off"]
+        {
             assert!(parse(&[bad]).is_err(), "{bad}");
         }
         let config = parse(&["--runtime-config=api/beta=false,batch/v1,apps/v1="]).unwrap().runtime_config;

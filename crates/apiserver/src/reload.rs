@@ -52,7 +52,9 @@ pub async fn run(options: Options, serving: Arc<Serving>, peers: Arc<Peers>, kub
         tokio::time::sleep(LOOK).await;
         let told = |what: &str, read: Result<(), String>| match read {
             Ok(()) => tracing::info!("{what} was read again"),
-            Err(e) => tracing::error!(error = %e, "{what} has changed and can't be read; what was read before holds"),
+            Err(e) => {
+                tracing::error!(error = %e, "{what} has changed and can't be read; what was read before holds")
+            }
         };
         if of_serving.changed() {
             told("the serving certificate", serving.read(o).map_err(|e| e.to_string()));

@@ -228,11 +228,7 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 /// Reads a request's head. Paths: `/api/v1/...`, `/apis/GROUP/VERSION/...`; all others are not resources.
 pub fn read(method: &Method, uri: &Uri, query: &Query) -> Result<RequestInfo, Status> {
     let path = uri.path();
-    let mut info = RequestInfo {
-        path: decode(path)?,
-        verb: Verb::of_path(method),
-        ..RequestInfo::default()
-    };
+    let mut info = RequestInfo { path: decode(path)?, verb: Verb::of_path(method), ..RequestInfo::default() };
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let (head, mut parts) = match segments.as_slice() {
         ["api", version, parts @ ..] => (("", *version), parts),

@@ -239,7 +239,13 @@ pub async fn list(
         }
         (View::Whole, Format::Json) if own => {
             let meta = meta.to_value();
-            return pretty_list(&kind, &gvk.api_version(), &meta, Box::new(items), !request.face.schema.custom);
+            return pretty_list(
+                &kind,
+                &gvk.api_version(),
+                &meta,
+                Box::new(items),
+                !request.face.schema.custom,
+            );
         }
         (View::Table(version), Format::Json) if !accepted.pretty => {
             let (head, row) = tables::begun(request, version, &meta.to_value())?;

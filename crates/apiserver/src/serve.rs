@@ -15,8 +15,8 @@ use rustls::sign::CertifiedKey;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -122,7 +122,8 @@ fn provider(options: &Options) -> Result<rustls::crypto::CryptoProvider, StartEr
         return Ok(provider);
     }
     // `TLS_AES_128_GCM_SHA256` is `TLS13_AES_128_GCM_SHA256` there; both have the same numbers.
-    let name = |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_");
+    let name =
+        |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_");
     let known: Vec<String> = provider.cipher_suites.iter().map(name).collect();
     let same = |a: &str, b: &str| a == b || a.strip_suffix("_SHA256") == Some(b);
     for asked in &options.tls_cipher_suites {

@@ -26,7 +26,8 @@ pub fn begun(
     meta: &Value,
 ) -> Result<(Vec<u8>, impl FnMut(&Entry) -> Result<Vec<u8>, Status> + Send + 'static), Status> {
     let (headings, named) = headings(request);
-    let mut head = format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":").into_bytes();
+    let mut head =
+        format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":").into_bytes();
     serde_json::to_writer(&mut head, meta).map_err(internal)?;
     head.extend_from_slice(b",\"columnDefinitions\":");
     serde_json::to_writer(&mut head, &headings).map_err(internal)?;

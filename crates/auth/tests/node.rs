@@ -83,7 +83,10 @@ fn world() -> World {
         all.push(("resourceslices", json!({"metadata": {"name": format!("slice{n}")}, "spec": {"driver": "d", "nodeName": node, "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}})));
     }
     // A claim that names a volume which is not bound to it gets nothing of it.
-    all.push(("persistentvolumeclaims", json!({"metadata": {"name": "pod0-scratch", "namespace": "ns0"}, "spec": {"volumeName": "pv2"}})));
+    all.push((
+        "persistentvolumeclaims",
+        json!({"metadata": {"name": "pod0-scratch", "namespace": "ns0"}, "spec": {"volumeName": "pv2"}}),
+    ));
     all.push(("persistentvolumes", json!({"metadata": {"name": "pv2"}, "spec": {"claimRef": {"namespace": "ns0", "name": "other"}, "csi": {"driver": "d", "volumeHandle": "h", "nodePublishSecretRef": {"namespace": "ns0", "name": "secret-unclaimed"}}}})));
     World(all)
 }

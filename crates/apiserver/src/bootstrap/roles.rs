@@ -3,8 +3,8 @@
 
 use super::{make, request};
 use crate::server::Server;
-use crate::verbs::modify::{How, Made, modify};
 use crate::verbs::internal;
+use crate::verbs::modify::{How, Made, modify};
 use api::{GroupResource, Status};
 use auth::authz::rbac::missing;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Subject};
@@ -24,7 +24,10 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<(), Status> {
         Ok(())
     };
     policy.cluster_roles.iter().try_for_each(|o| add("clusterroles", serde_json::to_value(o)))?;
-    policy.cluster_role_bindings.iter().try_for_each(|o| add("clusterrolebindings", serde_json::to_value(o)))?;
+    policy
+        .cluster_role_bindings
+        .iter()
+        .try_for_each(|o| add("clusterrolebindings", serde_json::to_value(o)))?;
     policy.roles.iter().try_for_each(|o| add("roles", serde_json::to_value(o)))?;
     policy.role_bindings.iter().try_for_each(|o| add("rolebindings", serde_json::to_value(o)))?;
     make(server, all.clone()).await?;
@@ -52,7 +55,8 @@ fn completed(old: &Value, wanted: &Value) -> Result<Value, Status> {
         return Ok(new);
     }
     for part in ["labels", "annotations"] {
-        for (key, value) in wanted.pointer(&format!("/metadata/{part}")).and_then(Value::as_object).into_iter().flatten()
+        for (key, value) in
+            wanted.pointer(&format!("/metadata/{part}")).and_then(Value::as_object).into_iter().flatten()
         {
             if new["metadata"][part].get(key).is_none() {
                 new["metadata"][part][key] = value.clone();
@@ -68,7 +72,8 @@ fn completed(old: &Value, wanted: &Value) -> Result<Value, Status> {
             new["rules"] = serde_json::to_value(there).map_err(internal)?;
         }
     }
-    if let Some(selectors) = wanted.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array) {
+    if let Some(selectors) = wanted.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array)
+    {
         let there = new.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array);
         let there = there.cloned().unwrap_or_default();
         let lacking = selectors.iter().filter(|s| !there.contains(s)).cloned();
@@ -102,7 +107,10 @@ mod tests {
         let partly = json!({"metadata": {"name": "r"}, "rules": [rule(&["pods"]), rule(&["own"])]});
         let made = completed(&partly, &wanted).unwrap();
         assert_eq!(made["metadata"]["labels"], json!({"l": "1"}));
-        assert_eq!(made["rules"], json!([rule(&["pods"]), rule(&["own"]), rule(&["pods", "nodes"]), rule(&["secrets"])]));
+        assert_eq!(
+            made["rules"],
+            json!([rule(&["pods"]), rule(&["own"]), rule(&["pods", "nodes"]), rule(&["secrets"])])
+        );
         assert_eq!(completed(&made, &wanted).unwrap(), made);
         let mut mine = partly.clone();
         mine["metadata"]["annotations"] = json!({"rbac.authorization.kubernetes.io/autoupdate": "false"});

@@ -197,7 +197,9 @@ impl Cache {
             .collect();
         let mut by_path: HashMap<String, Vec<KeyValue>> = HashMap::new();
         for kv in items {
-            let path = path_of(&self.root, &kv.key).find(|p| collections.iter().any(|(k, _)| k == p)).map(str::to_string);
+            let path = path_of(&self.root, &kv.key)
+                .find(|p| collections.iter().any(|(k, _)| k == p))
+                .map(str::to_string);
             if let Some(path) = path {
                 by_path.entry(path).or_default().push(kv);
             }

@@ -1,8 +1,8 @@
 //! SubjectAccessReview and its kin: whether someone may.
 
 use crate::respond;
-use crate::verbs::{Answer, Request, internal};
 use crate::verbs::create::group_kind;
+use crate::verbs::{Answer, Request, internal};
 use api::Status;
 use api::field::{FieldErrors, FieldPath};
 use api::selector::{FieldRequirement, LabelSelector, Requirement, parse_fields};
@@ -140,7 +140,11 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     };
     if user.name.is_empty() && user.groups.is_empty() {
         let mut errors = FieldErrors::default();
-        errors.invalid(FieldPath::root("spec").child("user"), &"", "at least one of user or group must be specified");
+        errors.invalid(
+            FieldPath::root("spec").child("user"),
+            &"",
+            "at least one of user or group must be specified",
+        );
         return Err(Status::invalid(&group_kind(request), "", &errors));
     }
     if let Some(r) = &resource

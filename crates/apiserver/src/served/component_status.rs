@@ -34,7 +34,8 @@ pub async fn answer(request: &Arc<Request>) -> Answer {
             let asked = parts.map(|(name, port)| status(request, name, port));
             let mut all = futures::future::try_join_all(asked).await?;
             // They have no labels, so that a selector takes all of them or none.
-            let selectors = request.info.selectors.as_ref().map_err(|e| Status::bad_request(e.to_string()))?;
+            let selectors =
+                request.info.selectors.as_ref().map_err(|e| Status::bad_request(e.to_string()))?;
             all.retain(|_| selectors.labels.matches(|_| None));
             respond::list(request, all.into_iter(), ListMeta { revision: 0, next: None, remaining: None })
                 .await
@@ -64,7 +65,8 @@ async fn status(request: &Request, name: &str, port: Option<u16>) -> Result<Arc<
 
 async fn health(request: &Request, port: u16) -> Result<String, String> {
     let url = format!("https://127.0.0.1:{port}/healthz");
-    let target = Target { host: "127.0.0.1".into(), port, tls: Tls::Anyone, path: "/healthz".into(), inside: false };
+    let target =
+        Target { host: "127.0.0.1".into(), port, tls: Tls::Anyone, path: "/healthz".into(), inside: false };
     let kubelets = &request.server.kubelets;
     let answer =
         kubelets.forward(target, Method::GET, &HeaderMap::new(), Default::default(), None, None).await;

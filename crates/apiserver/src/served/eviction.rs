@@ -1,8 +1,8 @@
 //! POST to `pods/NAME/eviction`: a deletion that disruption budgets may put off.
 
 use crate::respond;
-use crate::verbs::options::check_delete;
 use crate::verbs::modify::{How, Made, modify};
+use crate::verbs::options::check_delete;
 use crate::verbs::{Answer, Request, internal, subresource};
 use admission::Operation;
 use api::object::Object;
@@ -66,8 +66,7 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
             pod.metadata.resource_version.clone();
     }
     let done = async {
-        let options =
-            if deletion.options.dry_run { options } else { say_why(deletion, options).await? };
+        let options = if deletion.options.dry_run { options } else { say_why(deletion, options).await? };
         crate::verbs::delete::delete_one(deletion, &options).await.map(drop)
     };
     match done.await {
@@ -123,11 +122,7 @@ fn refused() -> Status {
 }
 
 /// Takes one disruption off the budget, or says that none is left. True if none is needed, since the pod is not ready.
-async fn spend(
-    request: &Request,
-    budget: &PodDisruptionBudget,
-    pod: &Pod,
-) -> Result<bool, Status> {
+async fn spend(request: &Request, budget: &PodDisruptionBudget, pod: &Pod) -> Result<bool, Status> {
     let ready = pod
         .status
         .iter()

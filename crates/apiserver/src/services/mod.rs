@@ -99,7 +99,11 @@ impl Allocator {
 /// The ports of nodes that a service has.
 fn node_ports(spec: &ServiceSpec) -> Vec<u16> {
     let ports = spec.ports.iter().flatten().filter_map(|p| p.node_port);
-    ports.chain(spec.health_check_node_port).filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0).collect()
+    ports
+        .chain(spec.health_check_node_port)
+        .filter_map(|p| u16::try_from(p).ok())
+        .filter(|p| *p > 0)
+        .collect()
 }
 
 fn invalid(name: &str, errors: &FieldErrors) -> Status {

@@ -63,7 +63,9 @@ impl Ports {
                 Ok(Bitmap { used: allocation.ports(self.low, self.high), revision })
             }
             // Of another range, or of none: the services know.
-            _ => Ok(Bitmap { used: of_services(server).filter(|p| self.has((*p).into())).collect(), revision }),
+            _ => {
+                Ok(Bitmap { used: of_services(server).filter(|p| self.has((*p).into())).collect(), revision })
+            }
         }
     }
 
@@ -193,8 +195,8 @@ impl Ports {
         }
         let mut free = |what: &str| {
             let port = (self.low..=self.high).filter(|p| !used.contains(p)).choose(&mut rand::rng());
-            let port = port
-                .ok_or_else(|| Status::internal(format!("failed to allocate a {what}: range is full")))?;
+            let port =
+                port.ok_or_else(|| Status::internal(format!("failed to allocate a {what}: range is full")))?;
             used.insert(port);
             Ok::<_, Status>(Some(i32::from(port)))
         };

@@ -120,7 +120,8 @@ fn split_name(text: &str) -> Result<(&str, &str, Option<&str>), Status> {
 fn node_proxy(request: &Request) -> Result<Target, Status> {
     let (scheme, name, port) = split_name(&request.info.name)?;
     let (host, kubelet_port) = node_address(request, name)?;
-    let asked = port.map(|p| p.parse::<u16>().map_err(|_| Status::bad_request(format!("invalid port {p:?}"))));
+    let asked =
+        port.map(|p| p.parse::<u16>().map_err(|_| Status::bad_request(format!("invalid port {p:?}"))));
     let port = asked.transpose()?.unwrap_or(kubelet_port);
     let tls = if port == kubelet_port { Tls::Kubelet } else { tls_of(scheme)? };
     Ok(Target { host, port, tls, path: rest(request), inside: true })

@@ -149,10 +149,7 @@ fn plan(
     }
     if !deleting || shortened {
         let at = Time(
-            request
-                .now
-                .checked_add(jiff::SignedDuration::from_secs(seconds))
-                .unwrap_or(jiff::Timestamp::MAX),
+            request.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(jiff::Timestamp::MAX),
         );
         marked["metadata"]["deletionTimestamp"] = serde_json::to_value(at).map_err(internal)?;
         marked["metadata"]["deletionGracePeriodSeconds"] = seconds.into();

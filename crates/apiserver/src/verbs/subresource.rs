@@ -40,7 +40,9 @@ pub async fn answer(request: Arc<Request>, subresource: Subresource, body: Bytes
         (Subresource::Scale, Verb::Update | Verb::Patch) => super::scale::write(&request, body).await,
         (Subresource::Edit(name), Verb::Create) => edit(&request, name, body).await,
         (Subresource::Served("token"), Verb::Create) => crate::served::token::create(&request, body).await,
-        (Subresource::Served("eviction"), Verb::Create) => crate::served::eviction::create(&request, body).await,
+        (Subresource::Served("eviction"), Verb::Create) => {
+            crate::served::eviction::create(&request, body).await
+        }
         _ => Err(Status::method_not_supported(&request.face.group_resource, verb.name())),
     }
 }

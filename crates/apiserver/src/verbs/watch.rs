@@ -105,7 +105,8 @@ fn ended(request: &Request, why: &Status) -> Answer {
         let frame = api::protobuf::watch_frame("ERROR", &wire);
         return Ok(respond::bytes(200, "application/vnd.kubernetes.protobuf;stream=watch", frame));
     }
-    let mut line = serde_json::to_vec(&json!({"type": "ERROR", "object": object})).map_err(super::internal)?;
+    let mut line =
+        serde_json::to_vec(&json!({"type": "ERROR", "object": object})).map_err(super::internal)?;
     line.push(b'\n');
     Ok(respond::bytes(200, "application/json", line))
 }
