@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::filter::Filter;
+use super::own::OwnWrites;
 use super::pluck::Selectable;
 use super::queue::{Changes, Sender, queue};
 use bytes::Bytes;
@@ -137,36 +138,6 @@ pub struct Collection {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct OwnWrites {
-    by_key: HashMap<Arc<str>, Own>,
-    bytes: usize,
-}
-
-impl OwnWrites {
-    fn take(&mut self, key: &str) -> Option<Own> {
-        let own = self.by_key.remove(key)?;
-        self.bytes -= own.size();
-        Some(own)
-    }
-}
-
-impl Own {
-    fn size(&self) -> usize {
-        self.stored.len() + self.json.len()
-    }
-}
-
-/// What this server writes, until the store tells of it: it need not be decoded then.
-struct Own {
-    stored: Bytes,
-    json: Bytes,
-}
-
-/// Own writes remembered at a time: so many, and so many bytes.
-const OWN: usize = 1024;
-const OWN_BYTES: usize = 8 << 20;
-
 /// Makes stored bytes into canonical JSON.
 pub type Decode = Arc<dyn Fn(&Bytes) -> Result<Bytes, String> + Send + Sync>;
 
@@ -194,14 +165,7 @@ impl Collection {
 
     /// Says what a write of this server makes of a key in the store, before it is tried.
     pub fn will_write(&self, key: &Arc<str>, stored: &Bytes, json: &Bytes) {
-        let write = Own { stored: stored.clone(), json: json.clone() };
-        let mut own = self.own();
-        own.take(key);
-        if own.by_key.len() == OWN || own.bytes + write.size() > OWN_BYTES {
-            *own = OwnWrites::default();
-        }
-        own.bytes += write.size();
-        own.by_key.insert(key.clone(), write);
+        self.own().put(key, stored, json);
     }
 
     /// Forgets what was said of a write that has failed.
@@ -570,6 +534,24 @@ mod tests {
         // Loaded anew, it is the same.
         pods.load(vec![put("c", 3, "n2"), put("e", 8, "n3")], 9);
         assert_eq!((on("n1"), on("n2"), on("n3")), (vec![], vec!["c".into()], vec!["e".into()]));
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_without_further_changes() {
+        let pods = pods();
+        pods.apply(&Event::Put(put("b", 2, "n1")));
+        let (items, revision) = pods.snapshot(2);
+        pods.keep(items, revision);
+        pods.apply(&Event::Put(put("b", 3, "n1")));
+        let filter = Arc::new(Filter::default());
+        pods.forget_old(Instant::now());
+        assert!(pods.watch(filter.clone(), 1).is_ok_and(|(missed, _)| missed.len() == 2));
+        pods.forget_old(Instant::now() + HISTORY_AGE + Duration::from_secs(1));
+        assert_eq!(pods.watch(filter.clone(), 1).err(), Some(TooOld { forgotten: 3 }));
+        assert!(pods.watch(filter, 3).is_ok(), "who has seen all goes on");
+        assert!(pods.at(2, 3).is_some());
+        pods.forget_old(Instant::now() + SNAPSHOT_AGE + Duration::from_secs(1));
+        assert!(pods.at(2, 3).is_none() && pods.at(3, 3).is_some());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod collection;
 pub mod entry;
 pub mod filter;
+mod own;
 pub mod pluck;
 pub mod queue;
 
@@ -205,7 +206,9 @@ impl Cache {
             }
         }
         for (path, collection) in collections {
-            collection.load(by_path.remove(&path).unwrap_or_default(), revision);
+            let items = by_path.remove(&path).unwrap_or_default();
+            let bytes = items.iter().map(|kv| kv.value.len()).sum();
+            crate::heavy::on(bytes, || collection.load(items, revision));
         }
         Ok((watch, revision))
     }
@@ -232,4 +235,33 @@ pub fn within<'a>(items: &'a Items, namespace: &str) -> impl Iterator<Item = &'a
     let start: Arc<str> = format!("{namespace}/").into();
     let prefix = start.clone();
     items.range(start..).map(|(_, e)| e).take_while(move |e| e.key.starts_with(&*prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list that any state would do for must not be answered with none.
+    #[tokio::test]
+    async fn nothing_is_read_before_it_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(store::embedded::Embedded::open(dir.path()).unwrap());
+        let commit = store::Commit {
+            key: "/registry/pods/ns/a".into(),
+            expect: store::Expect::Absent,
+            change: store::Change::Put { value: r#"{"metadata":{"name":"a"}}"#.into(), ttl: None },
+            durability: store::Durability::Disk,
+        };
+        store.commit(commit).await.unwrap();
+        assert!(store.check().await.is_ok());
+        let cache = Cache::new(store, "/registry/".into());
+        let pods = Collection::new("/registry/pods/".into(), Vec::new(), Arc::new(|bytes| Ok(bytes.clone())));
+        let pods = Arc::new(pods);
+        cache.add("pods", pods.clone()).await.unwrap();
+        assert!(!cache.is_loaded() && !cache.reach(0, Duration::from_millis(150)).await);
+        let running = tokio::spawn(cache.clone().run());
+        assert!(cache.reach(0, Duration::from_secs(60)).await);
+        assert_eq!(pods.len(), 1);
+        running.abort();
+    }
 }

@@ -89,6 +89,12 @@ pub async fn write(request: &Request, body: Bytes) -> Answer {
         let mut object = request.resource.kind.read(old)?;
         request.resource.kind.set_scale(&mut object, replicas as i32);
         let mut value = to_json(request, &object)?;
+        // Which object and which state is meant is looked at as for any update.
+        for field in ["name", "uid"] {
+            if let Some(said) = scale.pointer(&format!("/metadata/{field}")) {
+                value["metadata"][field] = said.clone();
+            }
+        }
         let version = scale.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
         value["metadata"]["resourceVersion"] = if version.is_null() { "".into() } else { version };
         Ok(Made { value, applied: false })

@@ -33,10 +33,8 @@ pub async fn watch(request: Arc<Request>) -> Answer {
     check_options(&request, true)?;
     let filter = Arc::new(request.face.filter(&request.info)?);
     let bookmarks = request.query.flag("allowWatchBookmarks");
-    let initial = match request.query.get("sendInitialEvents") {
-        Some(_) => Some(request.query.flag("sendInitialEvents")),
-        None => None,
-    };
+    let sent = request.query.get("sendInitialEvents");
+    let initial = sent.map(|_| request.query.flag("sendInitialEvents"));
     let wanted = resource_version(&request)?;
     let mut pending: VecDeque<Out> = VecDeque::new();
     // Looked for as they are sent: a thousand watchers that start at once share one snapshot.

@@ -77,7 +77,7 @@ impl Graph<'_> {
         format!("no relationship found between node '{}' and this object", self.node)
     }
 
-    /// Whether a pod of this node, which is no mirror, needs it.
+    /// Whether a pod of this node is it, or needs it.
     fn needed(&self, namespace: &str, needs: impl Fn(&Needs) -> bool) -> bool {
         let all = read::select::<Pod, Needs>(self.reader, "spec.nodeName", self.node, Needs::of);
         all.iter().any(|p| p.namespace == namespace && needs(p))
@@ -187,11 +187,7 @@ impl Graph<'_> {
     }
 
     fn pod(&self, asked: &Attributes<'_>) -> Judged {
-        let on_node = || {
-            let pod: Option<Pod> = read::get(self.reader, asked.namespace, asked.name);
-            let on_node = pod.is_some_and(|p| p.spec.and_then(|s| s.node_name).as_deref() == Some(self.node));
-            only(on_node, &self.no_path())
-        };
+        let on_node = || only(self.needed(asked.namespace, |n| n.name == asked.name), &self.no_path());
         match (asked.subresource, asked.verb) {
             ("", "get") => on_node(),
             ("", "list" | "watch") if asked.requires("spec.nodeName", self.node) => Ok(()),
@@ -264,6 +260,7 @@ impl Names {
 #[derive(Debug, Default, PartialEq)]
 struct Needs {
     namespace: String,
+    name: String,
     accounts: Names,
     claims: Names,
     resource_claims: Names,
@@ -274,13 +271,13 @@ struct Needs {
 impl Needs {
     fn of(pod: Pod) -> Self {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let name = pod.metadata.name.clone().unwrap_or_default();
         let Some(spec) = pod.spec.as_ref().filter(|_| !references::is_mirror(&pod)) else {
             // A node makes mirrors itself: they must not get it anything.
-            return Needs { namespace, ..Needs::default() };
+            return Needs { namespace, name, ..Needs::default() };
         };
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
         let claims: Vec<String> =
-            spec.volumes.iter().flatten().filter_map(|v| references::claim(name, v)).collect();
+            spec.volumes.iter().flatten().filter_map(|v| references::claim(&name, v)).collect();
         Needs {
             accounts: Names::of(spec.service_account_name.as_deref()),
             claims: Names::of(claims.iter().map(String::as_str)),
@@ -288,6 +285,7 @@ impl Needs {
             secrets: Names::of(references::secrets(spec)),
             config_maps: Names::of(references::config_maps(spec)),
             namespace,
+            name,
         }
     }
 }
@@ -317,6 +315,7 @@ mod tests {
         }, "status": {"resourceClaimStatuses": [{"name": "t", "resourceClaimName": "made"}, {"name": "u"}], "extendedResourceClaimStatus": {"requestMappings": [], "resourceClaimName": "ext"}}});
         let want = Needs {
             namespace: "ns".into(),
+            name: "p".into(),
             accounts: Names::of(["sa"]),
             claims: Names::of(["pvc", "p-own"]),
             resource_claims: Names::of(["rc", "made", "ext"]),
@@ -325,7 +324,7 @@ mod tests {
         };
         assert_eq!(Needs::of(serde_json::from_value(pod.clone()).unwrap()), want);
         pod["metadata"]["annotations"] = json!({references::MIRROR: "x"});
-        let nothing = Needs { namespace: "ns".into(), ..Needs::default() };
+        let nothing = Needs { namespace: "ns".into(), name: "p".into(), ..Needs::default() };
         assert_eq!(Needs::of(serde_json::from_value(pod).unwrap()), nothing);
     }
 }
