@@ -10,9 +10,15 @@ use std::collections::BTreeMap;
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
-/// What the file says of each plugin.
+/// What the file says of each plugin, and flags of plugins.
 #[derive(Clone, Debug, Default)]
-pub struct Config(BTreeMap<String, Value>);
+pub struct Config {
+    plugins: BTreeMap<String, Value>,
+    /// `--default-not-ready-toleration-seconds`, if it is set.
+    pub not_ready_seconds: Option<i64>,
+    /// `--default-unreachable-toleration-seconds`, if it is set.
+    pub unreachable_seconds: Option<i64>,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,7 +66,7 @@ impl Config {
                 return Err(ConfigError(format!("admission plugin {name:?} is configured twice")));
             }
         }
-        Ok(Config(plugins))
+        Ok(Config { plugins, ..Config::default() })
     }
 
     /// What is said of a plugin, if anything is.
@@ -69,7 +75,7 @@ impl Config {
             T::deserialize(v)
                 .map_err(|e| ConfigError(format!("the configuration of {plugin} can't be read: {e}")))
         };
-        self.0.get(plugin).map(read).transpose()
+        self.plugins.get(plugin).map(read).transpose()
     }
 }
 

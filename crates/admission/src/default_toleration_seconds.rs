@@ -6,10 +6,18 @@ use api::object::Object;
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 
 /// See the module.
-pub struct DefaultTolerationSeconds;
+pub struct DefaultTolerationSeconds {
+    /// Of a node that is not ready.
+    pub not_ready: i64,
+    /// Of one that can't be reached.
+    pub unreachable: i64,
+}
 
-const SECONDS: i64 = 300;
-const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+impl Default for DefaultTolerationSeconds {
+    fn default() -> Self {
+        DefaultTolerationSeconds { not_ready: 300, unreachable: 300 }
+    }
+}
 
 impl Plugin for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
@@ -23,7 +31,11 @@ impl Plugin for DefaultTolerationSeconds {
         let Some(spec) = object.and_then(|o| o.get_mut::<Pod>()).and_then(|p| p.spec.as_mut()) else {
             return Ok(());
         };
-        for taint in TAINTS {
+        let taints = [
+            ("node.kubernetes.io/not-ready", self.not_ready),
+            ("node.kubernetes.io/unreachable", self.unreachable),
+        ];
+        for (taint, seconds) in taints {
             let tolerates = |t: &Toleration| {
                 let key = t.key.as_deref().unwrap_or_default();
                 let effect = t.effect.as_deref().unwrap_or_default();
@@ -35,7 +47,7 @@ impl Plugin for DefaultTolerationSeconds {
                     key: Some(taint.into()),
                     operator: Some("Exists".into()),
                     effect: Some("NoExecute".into()),
-                    toleration_seconds: Some(SECONDS),
+                    toleration_seconds: Some(seconds),
                     value: None,
                 });
             }

@@ -257,6 +257,9 @@ pub const ORDER: [(&str, bool); 41] = [
 /// Those without I/O of their own, and the quota.
 fn built_in(config: &Config) -> Result<Vec<Link>, ConfigError> {
     let now = |p: Box<dyn Plugin>| Link::Now(p);
+    let mut tolerations = default_toleration_seconds::DefaultTolerationSeconds::default();
+    tolerations.not_ready = config.not_ready_seconds.unwrap_or(tolerations.not_ready);
+    tolerations.unreachable = config.unreachable_seconds.unwrap_or(tolerations.unreachable);
     Ok(vec![
         now(Box::new(always::Admit)),
         now(Box::new(namespace_lifecycle::NamespaceLifecycle)),
@@ -270,7 +273,7 @@ fn built_in(config: &Config) -> Result<Vec<Link>, ConfigError> {
         now(Box::new(pod_security::PodSecurity::new(config)?)),
         now(Box::new(pod_node_selector::PodNodeSelector::new(config)?)),
         now(Box::new(priority::Priority)),
-        now(Box::new(default_toleration_seconds::DefaultTolerationSeconds)),
+        now(Box::new(tolerations)),
         now(Box::new(extended_resource_toleration::ExtendedResourceToleration)),
         now(Box::new(default_storage_class::DefaultStorageClass)),
         now(Box::new(storage_object_in_use::StorageObjectInUse)),
@@ -294,7 +297,7 @@ pub struct Chain(Vec<Link>);
 
 impl Chain {
     /// The plugins that are on by default, with those enabled and without those disabled; `more` are those that
-    /// the server brings itself. A name of upstream's that nobody has here comes to nothing.
+    /// the server brings itself. Who asks for one that nobody has here is told so.
     pub fn new(
         enabled: &[String],
         disabled: &[String],
@@ -313,8 +316,13 @@ impl Chain {
             let by_default = ORDER.iter().any(|(n, on)| *n == name && *on);
             named(enabled) || by_default && !named(disabled)
         };
-        let mut links: Vec<Link> =
-            built_in(config)?.into_iter().chain(more).filter(|l| on(l.name())).collect();
+        let all: Vec<Link> = built_in(config)?.into_iter().chain(more).collect();
+        if let Some(missing) = enabled.iter().find(|n| !all.iter().any(|l| l.name() == n.as_str())) {
+            return Err(ConfigError(format!(
+                "admission plugin {missing:?} can't be enabled: there is none of it here"
+            )));
+        }
+        let mut links: Vec<Link> = all.into_iter().filter(|l| on(l.name())).collect();
         links.sort_by_key(|l| place(l.name()));
         Ok(Chain(links))
     }

@@ -3,11 +3,12 @@
 use crate::{Operation, Plugin, Request};
 use api::Status;
 use api::object::Object;
+use api::pod_references as references;
 use api::read;
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
-    ObjectFieldSelector, Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume,
-    VolumeMount, VolumeProjection,
+    ObjectFieldSelector, Pod, PodSpec, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection,
+    Volume, VolumeMount, VolumeProjection,
 };
 use std::sync::Arc;
 
@@ -18,7 +19,6 @@ pub struct ServiceAccounts;
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// One hour and seven seconds: upstream's, by which its tokens are told from others.
 const TOKEN_SECONDS: i64 = 3607;
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 impl Plugin for ServiceAccounts {
     fn name(&self) -> &'static str {
@@ -30,13 +30,10 @@ impl Plugin for ServiceAccounts {
             return Ok(());
         }
         let Some(pod) = object.and_then(|o| o.get_mut::<Pod>()) else { return Ok(()) };
-        let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
+        let is_mirror = references::is_mirror(pod);
         let Some(spec) = pod.spec.as_mut() else { return Ok(()) };
         if is_mirror {
-            if spec.service_account_name.as_ref().is_some_and(|n| !n.is_empty()) {
-                return Err(request.forbidden("a mirror pod may not reference service accounts"));
-            }
-            return Ok(());
+            return mirror(request, spec);
         }
         if spec.service_account_name.as_ref().is_none_or(String::is_empty) {
             spec.service_account_name = Some("default".into());
@@ -62,7 +59,23 @@ impl Plugin for ServiceAccounts {
     }
 }
 
-fn mount_token(spec: &mut k8s_openapi::api::core::v1::PodSpec) {
+/// A mirror pod stands for one that runs without the API, and names nothing of it.
+fn mirror(request: &Request<'_>, spec: &PodSpec) -> Result<(), Status> {
+    if spec.service_account_name.as_ref().is_some_and(|n| !n.is_empty()) {
+        return Err(request.forbidden("a mirror pod may not reference service accounts"));
+    }
+    if !references::secrets(spec).is_empty() {
+        return Err(request.forbidden("a mirror pod may not reference secrets"));
+    }
+    let projected = spec.volumes.iter().flatten().filter_map(|v| v.projected.as_ref());
+    let mut sources = projected.flat_map(|p| p.sources.iter().flatten());
+    if sources.any(|s| s.service_account_token.is_some()) {
+        return Err(request.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
+    }
+    Ok(())
+}
+
+fn mount_token(spec: &mut PodSpec) {
     let existing = spec
         .volumes
         .iter()

@@ -28,6 +28,10 @@ struct Case {
     subresource: String,
     #[serde(default)]
     user: String,
+    #[serde(default)]
+    groups: Vec<String>,
+    /// Otherwise what `object` and `old` say.
+    operation: Option<String>,
     /// `verb resource[/subresource] name`, for what the user may do.
     #[serde(default)]
     may: Vec<String>,
@@ -184,6 +188,9 @@ fn typed(value: &Value) -> Object {
         "PersistentVolumeClaim" => k::core::v1::PersistentVolumeClaim,
         "PersistentVolume" => k::core::v1::PersistentVolume,
         "Binding" => k::core::v1::Binding,
+        "Node" => k::core::v1::Node,
+        "TokenRequest" => k::authentication::v1::TokenRequest,
+        "ResourceSlice" => k::resource::v1::ResourceSlice,
         "Deployment" => k::apps::v1::Deployment,
         "Ingress" => k::networking::v1::Ingress,
         "CertificateSigningRequest" => k::certificates::v1::CertificateSigningRequest,
@@ -206,11 +213,20 @@ async fn check(file: &str, case: Case) {
     if text(about, "/kind") == "Binding" {
         resource.resource = "pods".into();
     }
+    if text(about, "/kind") == "Eviction" {
+        resource = GroupResource::new("", "pods");
+    }
+    if text(about, "/kind") == "TokenRequest" {
+        resource = GroupResource::new("", "serviceaccounts");
+    }
     let kind = GroupVersionKind::new(version.group, version.version, text(about, "/kind"));
     let (namespace, name) = (text(about, "/metadata/namespace"), text(about, "/metadata/name"));
     let old = case.old.as_ref().map(typed);
     let mut object = case.object.as_ref().map(typed);
     let operation = match (&object, &old) {
+        _ if case.operation.as_deref() == Some("create") => Operation::Create,
+        _ if case.operation.as_deref() == Some("update") => Operation::Update,
+        _ if case.operation.as_deref() == Some("delete") => Operation::Delete,
         (None, _) => Operation::Delete,
         (_, Some(_)) => Operation::Update,
         _ => Operation::Create,
@@ -224,7 +240,7 @@ async fn check(file: &str, case: Case) {
         name: &name,
         user: &case.user,
         uid: "",
-        groups: &[],
+        groups: &case.groups,
         extra: &BTreeMap::new(),
         dry_run: false,
         old: old.as_ref(),

@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod cron;
+pub mod duration;
 pub mod field;
 pub mod json;
 pub mod key;
@@ -11,6 +12,7 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod pod_references;
 pub mod pod_resources;
 pub mod protobuf;
 pub mod quantity;

@@ -17,9 +17,70 @@ pub fn decode(bytes: &[u8], schema: &Schema) -> Result<Decoded, DecodeError> {
         }
     }
     check_depth(bytes)?;
-    let mut cx = Context::default();
+    let mut cx = Context::of_yaml(Plain::of(bytes));
     let value = Node::root(schema, &mut cx).deserialize(serde_norway::Deserializer::from_slice(bytes));
     cx.finish(value.map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {e}"))))
+}
+
+/// What a plain scalar is.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Scalar {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+}
+
+/// The text that is read. Clients and upstream speak YAML 1.1, of which the parser does not know all that a scalar
+/// without quotes may be: `yes` is a truth there, and `0400` octal.
+pub(crate) struct Plain {
+    start: usize,
+    text: Vec<u8>,
+}
+
+impl Plain {
+    /// Of a text. Where a tag says what a scalar is, its form does not.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let tagged = bytes.windows(2).any(|w| w == b"!!");
+        (!tagged).then(|| Plain { start: bytes.as_ptr() as usize, text: bytes.to_vec() })
+    }
+
+    /// What a scalar is, which is a piece of the text, if it is neither quoted nor text.
+    pub(crate) fn scalar(&self, piece: &str) -> Option<Scalar> {
+        let at = (piece.as_ptr() as usize).checked_sub(self.start).filter(|at| *at < self.text.len())?;
+        let before = at.checked_sub(1).and_then(|i| self.text.get(i));
+        if matches!(before, Some(b'"' | b'\'')) { None } else { scalar(piece) }
+    }
+}
+
+fn scalar(text: &str) -> Option<Scalar> {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Some(Scalar::Bool(true)),
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => return Some(Scalar::Bool(false)),
+        _ => {}
+    }
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
+        return None;
+    }
+    let plain = text.replace('_', "");
+    let (negative, digits) = match plain.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, plain.strip_prefix('+').unwrap_or(&plain)),
+    };
+    let radix = |prefix: &str, radix| digits.strip_prefix(prefix).map(|d| (d, radix));
+    let (number, base) = radix("0x", 16)
+        .or_else(|| radix("0o", 8))
+        .or_else(|| radix("0b", 2))
+        .or_else(|| radix("0", 8).filter(|(d, _)| !d.is_empty()))
+        .unwrap_or((digits, 10));
+    if number.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && let Ok(number) = i64::from_str_radix(number, base)
+    {
+        return Some(Scalar::Int(if negative { -number } else { number }));
+    }
+    let of_float = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
+    let float: f64 = plain.parse().ok().filter(|_| plain.chars().all(of_float))?;
+    let whole = float.fract() == 0.0 && float.abs() < 9e15;
+    Some(if whole { Scalar::Int(float as i64) } else { Scalar::Float(float) })
 }
 
 /// Counts what may be the beginnings of flow collections, and of block collections within each other on one line,
@@ -81,6 +142,41 @@ mod tests {
             e.to_string(),
             "json: cannot unmarshal number into Go struct field ConfigMap.data of type string"
         );
+    }
+
+    /// As Go's YAML, which kubectl has, reads them.
+    #[test]
+    fn plain_scalars_are_those_of_yaml_1_1() {
+        let read = |text: &str| decode_any(text.as_bytes()).unwrap();
+        assert_eq!(
+            read(
+                "a: yes\nb: \"yes\"\nc: 'no'\nd: off\ne: 0400\nf: 1_000\ng: 010\nh: \"010\"\ni: 08\nj: -0x1F\nk: 1_0.5\n"
+            ),
+            json!({"a": true, "b": "yes", "c": "no", "d": false, "e": 256, "f": 1000, "g": 8, "h": "010", "i": 8, "j": -31, "k": 10.5})
+        );
+    }
+
+    #[test]
+    fn what_is_no_number_stays_text() {
+        let read = |text: &str| decode_any(text.as_bytes()).unwrap();
+        assert_eq!(
+            read(
+                "- yess\n- 1.2.3\n- 2026-01-01\n- 1e3x\n- |\n  yes\n- 10.0.0.1\n- '0400'\n- 1_2_x\n- ._\n- '-'\n"
+            ),
+            json!(["yess", "1.2.3", "2026-01-01", "1e3x", "yes\n", "10.0.0.1", "0400", "1_2_x", "._", "-"])
+        );
+        assert_eq!(read("a: !!str yes"), json!({"a": "yes"}));
+        assert_eq!(read("a: &x yes\nb: *x\n"), json!({"a": true, "b": true}));
+        let cm = builtin().kind_of("", "v1", "ConfigMap").unwrap();
+        for text in ["data: {a: yes}", "data: {a: 0400}", "data: {a: on}"] {
+            assert!(decode(text.as_bytes(), cm).is_err(), "{text}");
+        }
+        let merged = decode(b"data:\n  <<: {a: \"1\", b: \"2\"}\n  b: \"3\"\n", cm).unwrap();
+        assert_eq!((merged.value, merged.faults.len()), (json!({"data": {"a": "1", "b": "3"}}), 0));
+        let pod = builtin().kind_of("", "v1", "Pod").unwrap();
+        let merged =
+            decode(b"x-base: &b {hostNetwork: true}\nspec:\n  <<: *b\n  nodeName: n\n", pod).unwrap();
+        assert_eq!(merged.value["spec"], json!({"hostNetwork": true, "nodeName": "n"}));
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl HttpBody for Body {
             Body::Full(bytes) => {
                 Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
             }
-            Body::List(list) => Poll::Ready(list.frame().map(|b| b.map(Frame::data).map_err(Into::into))),
+            Body::List(list) => Poll::Ready(list.frame().map(|b| b.map(Frame::data))),
             Body::Compressed(list) => Poll::Ready(list.frame().map(|b| b.map(Frame::data))),
             Body::Stream(stream) => stream.as_mut().poll_frame(cx),
         }

@@ -1,8 +1,8 @@
 //! What is served: groups, versions and resources. A value that is replaced whole when it changes.
 
 use crate::cache::{Collection, Field, FieldTest, Filter};
+use crate::request::RequestInfo;
 use api::schema::SchemaRef;
-use api::selector::{LabelSelector, parse_fields};
 use api::{GroupResource, GroupVersionKind, Status};
 use resources::{AnyKind, Names};
 use serde_json::Value;
@@ -105,31 +105,24 @@ impl Resource {
         self.collection.as_ref().ok_or_else(|| Status::method_not_supported(&self.group_resource, verb))
     }
 
-    /// Reads the selectors of a list or watch.
-    pub fn filter(
-        &self,
-        namespace: &str,
-        labels: Option<&str>,
-        fields: Option<&str>,
-    ) -> Result<Filter, Status> {
-        let mut filter =
-            Filter { namespace: (!namespace.is_empty()).then(|| namespace.to_string()), ..Filter::default() };
-        if let Some(labels) = labels {
-            let selector = LabelSelector::parse(labels)
-                .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
-            filter.labels = (!selector.is_empty()).then_some(selector);
+    /// What of the collection a list, a watch or a deletion wants: by its selectors, and by the name in its path,
+    /// which a selector may repeat and not widen.
+    pub fn filter(&self, info: &RequestInfo) -> Result<Filter, Status> {
+        let selectors = info.selectors.as_ref().map_err(|e| Status::bad_request(e.to_string()))?;
+        let namespace = (self.namespaced && !info.namespace.is_empty()).then(|| info.namespace.clone());
+        let labels = (!selectors.labels.is_empty()).then(|| selectors.labels.clone());
+        let mut filter = Filter { namespace, labels, ..Filter::default() };
+        if !info.name.is_empty() {
+            if !selectors.fields.is_empty() && selectors.requires("metadata.name") != Some(&info.name) {
+                return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+            }
+            filter.name = Some(info.name.clone());
         }
-        for term in fields
-            .map(parse_fields)
-            .transpose()
-            .map_err(|e| Status::bad_request(e.to_string()))?
-            .into_iter()
-            .flatten()
-        {
+        for term in &selectors.fields {
             let selectable = self.collection.as_ref().map_or(&[][..], |c| &c.selectable);
             let field = match term.field.as_str() {
-                "metadata.name" if term.equal && filter.name.is_none() => {
-                    filter.name = Some(term.value);
+                "metadata.name" if term.equal && filter.name.as_ref().is_none_or(|n| *n == term.value) => {
+                    filter.name = Some(term.value.clone());
                     continue;
                 }
                 "metadata.name" => Field::Name,
@@ -142,7 +135,7 @@ impl Resource {
                     None => return Err(Status::bad_request(format!("field label not supported: {field}"))),
                 },
             };
-            filter.fields.push(FieldTest { field, value: term.value, equal: term.equal });
+            filter.fields.push(FieldTest { field, value: term.value.clone(), equal: term.equal });
         }
         // Across namespaces a name does not tell where to look.
         if self.namespaced
@@ -174,10 +167,14 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Makes a catalog.
-    pub fn new(resources: Vec<Arc<Resource>>) -> Self {
+    /// Makes a catalog. What is not `served` is there for the server alone.
+    pub fn new(resources: Vec<Arc<Resource>>, served: impl Fn(&Resource) -> bool) -> Self {
         let mut catalog = Catalog::default();
         for resource in resources {
+            catalog.by_resource.entry(resource.group_resource.clone()).or_insert_with(|| resource.clone());
+            if !served(&resource) {
+                continue;
+            }
             let n = resource.names;
             let group = match catalog.groups.iter().position(|g| g.name == n.group) {
                 Some(i) => &mut catalog.groups[i],
@@ -192,7 +189,6 @@ impl Catalog {
                 None => group.versions.push((n.version.into(), vec![resource.clone()])),
             }
             catalog.by_path.insert((n.group.into(), n.version.into(), n.plural.into()), resource.clone());
-            catalog.by_resource.entry(resource.group_resource.clone()).or_insert_with(|| resource.clone());
             catalog.by_kind.insert(resource.gvk.clone(), resource);
         }
         catalog.groups.sort_by_cached_key(|g| {
@@ -223,6 +219,50 @@ impl Catalog {
     /// Whether a group and version is served.
     pub fn serves(&self, group: &str, version: &str) -> bool {
         self.groups.iter().any(|g| g.name == group && g.versions.iter().any(|(v, _)| v == version))
+    }
+}
+
+/// Which APIs `--runtime-config` turns off.
+pub struct Served(Vec<(String, bool)>);
+
+impl Served {
+    /// Reads the flag. What it names has to be known, but for what is off.
+    pub fn new(config: &[(String, bool)], resources: &[Arc<Resource>]) -> Result<Self, String> {
+        for (name, on) in config {
+            let known = matches!(name.as_str(), "api/all" | "api/ga")
+                || !on && matches!(name.as_str(), "api/beta" | "api/alpha" | "api/legacy")
+                || resources.iter().any(|r| Self::names(r).contains(name));
+            if !known && *on {
+                return Err(format!("{name} can't be turned on: it is not known here"));
+            }
+        }
+        Ok(Served(config.to_vec()))
+    }
+
+    /// How the flag may name a resource: its version, or itself.
+    fn names(resource: &Resource) -> [String; 2] {
+        let version = match resource.names.group {
+            "" => resource.names.version.to_string(),
+            group => format!("{group}/{}", resource.names.version),
+        };
+        let one = format!("{version}/{}", resource.names.plural);
+        [version, one]
+    }
+
+    /// Whether a resource is served: what names it most closely counts.
+    pub fn has(&self, resource: &Resource) -> bool {
+        let said = |name: &str| self.0.iter().rev().find(|(n, _)| n == name).map(|(_, on)| *on);
+        let version = resource.names.version;
+        let stage = match version {
+            v if v.contains("alpha") => "api/alpha",
+            v if v.contains("beta") => "api/beta",
+            _ => "api/ga",
+        };
+        let [of_version, one] = Self::names(resource);
+        let legacy = || said("api/legacy").filter(|_| resource.names.group.is_empty());
+        let said = said(&one).or_else(|| said(&of_version)).or_else(legacy);
+        let said = said.or_else(|| self.0.iter().rev().find(|(n, _)| n == stage).map(|(_, on)| *on));
+        said.or_else(|| self.0.iter().rev().find(|(n, _)| n == "api/all").map(|(_, on)| *on)).unwrap_or(true)
     }
 }
 

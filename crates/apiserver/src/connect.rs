@@ -14,7 +14,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -22,7 +23,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// How this server speaks with kubelets.
 pub struct Kubelets {
-    tls: Arc<ClientConfig>,
+    tls: RwLock<Arc<ClientConfig>>,
     /// For pods and services that are spoken to with `https:`: nothing is known of their certificates.
     anyone: Arc<ClientConfig>,
 }
@@ -37,6 +38,8 @@ pub struct Target {
     pub tls: Tls,
     /// Path and query.
     pub path: String,
+    /// Only addresses that pods and nodes may have will do: neither this machine's own nor what is next to it.
+    pub inside: bool,
 }
 
 impl Target {
@@ -60,6 +63,19 @@ pub enum Tls {
 impl Kubelets {
     /// Reads the certificate, key and authority of the `--kubelet-*` flags.
     pub fn new(options: &crate::options::Options) -> Result<Self, String> {
+        let (tls, anyone) = Self::configs(options)?;
+        Ok(Kubelets { tls: RwLock::new(tls), anyone })
+    }
+
+    /// Reads them again.
+    pub fn read(&self, options: &crate::options::Options) -> Result<(), String> {
+        let (tls, _) = Self::configs(options)?;
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+        Ok(())
+    }
+
+    /// For kubelets, and for anyone.
+    fn configs(options: &crate::options::Options) -> Result<(Arc<ClientConfig>, Arc<ClientConfig>), String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = || {
             ClientConfig::builder_with_provider(provider.clone())
@@ -98,33 +114,39 @@ impl Kubelets {
         };
         let anyone =
             builder()?.dangerous().with_custom_certificate_verifier(accept_any).with_no_client_auth();
-        Ok(Kubelets { tls: Arc::new(tls), anyone: Arc::new(anyone) })
+        Ok((Arc::new(tls), Arc::new(anyone)))
     }
 
-    async fn open(&self, target: &Target) -> Result<http1::SendRequest<Full<Bytes>>, String> {
+    async fn open(&self, target: &Target) -> Result<http1::SendRequest<Full<Bytes>>, Failed> {
         let address = target.authority();
-        let tcp = tokio::time::timeout(CONNECT, TcpStream::connect(&address))
-            .await
-            .map_err(|_| format!("dial tcp {address}: i/o timeout"))?
-            .map_err(|e| format!("dial tcp {address}: {e}"))?;
-        let _ = tcp.set_nodelay(true);
+        let late = |_| Failed::Backend(format!("dial tcp {address}: i/o timeout"));
+        let failed = |e: std::io::Error| Failed::Backend(format!("dial tcp {address}: {e}"));
+        let found = tokio::net::lookup_host((target.host.as_str(), target.port));
+        let found = tokio::time::timeout(CONNECT, found).await.map_err(late)?.map_err(failed)?;
+        // What was looked at is what is connected with.
+        let found: Vec<SocketAddr> = found.collect();
+        if target.inside && found.iter().any(|a| !is_global_unicast(a.ip())) {
+            return Err(Failed::NotAllowed);
+        }
+        let tcp = tokio::time::timeout(CONNECT, TcpStream::connect(&*found)).await.map_err(late)?;
+        let tcp = tcp.map_err(failed)?;
+        prepare(&tcp);
+        let backend = |e: &dyn std::fmt::Display| Failed::Backend(e.to_string());
         let config = match target.tls {
             Tls::None => {
                 let (sender, connection) =
-                    http1::handshake(TokioIo::new(tcp)).await.map_err(|e| e.to_string())?;
+                    http1::handshake(TokioIo::new(tcp)).await.map_err(|e| backend(&e))?;
                 tokio::spawn(connection.with_upgrades());
                 return Ok(sender);
             }
-            Tls::Kubelet => &self.tls,
-            Tls::Anyone => &self.anyone,
+            Tls::Kubelet => self.tls.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            Tls::Anyone => self.anyone.clone(),
         };
         let name = ServerName::try_from(target.host.clone())
-            .map_err(|_| format!("{:?} is no host name", target.host))?;
-        let tls = tokio_rustls::TlsConnector::from(config.clone())
-            .connect(name, tcp)
-            .await
-            .map_err(|e| format!("{address}: {e}"))?;
-        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
+            .map_err(|_| Failed::Backend(format!("{:?} is no host name", target.host)))?;
+        let tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp);
+        let tls = tokio::time::timeout(CONNECT, tls).await.map_err(late)?.map_err(failed)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|e| backend(&e))?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
@@ -140,7 +162,10 @@ impl Kubelets {
         rewrite: Option<Rewrite>,
     ) -> Answer {
         let failed = |e: String| Status::failure(500, "InternalError", format!("error dialing backend: {e}"));
-        let mut sender = self.open(&target).await.map_err(failed)?;
+        let mut sender = self.open(&target).await.map_err(|e| match e {
+            Failed::NotAllowed => Status::bad_request("address not allowed"),
+            Failed::Backend(e) => failed(e),
+        })?;
         let uri: Uri = target.path.parse().map_err(|_| Status::bad_request("the path can't be passed on"))?;
         let mut request = Request::new(Full::new(body));
         (*request.method_mut(), *request.uri_mut()) = (method, uri);
@@ -196,6 +221,49 @@ impl Kubelets {
     }
 }
 
+/// Why there is no connection.
+enum Failed {
+    /// The other side is nothing that requests are passed on to.
+    NotAllowed,
+    /// It is not there, or does not answer.
+    Backend(String),
+}
+
+/// Whether an address is one of a network, as Go says it: not this machine's own, not of the link, not everyone's.
+fn is_global_unicast(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(a) => {
+            !(a.is_unspecified()
+                || a.is_loopback()
+                || a.is_multicast()
+                || a.is_link_local()
+                || a.is_broadcast())
+        }
+        IpAddr::V6(a) => {
+            !(a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_unicast_link_local())
+        }
+    }
+}
+
+/// After so long without a word the other side is asked whether it is there, and after so many that are not answered it
+/// is taken to be gone.
+const QUIET: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(15);
+const UNANSWERED: u32 = 6;
+
+/// Small packets go at once, and who went away without a word is noticed.
+pub fn prepare(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let asked = sockopt::set_socket_keepalive(stream, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(stream, QUIET))
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, AGAIN))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, UNANSWERED));
+    if let Err(e) = asked {
+        tracing::debug!(error = %e, "a connection is not kept alive");
+    }
+    let _ = stream.set_nodelay(true);
+}
+
 fn passed_on(body: Incoming) -> impl http_body::Body<Data = Bytes, Error = BodyError> {
     body.map_err(|e| Box::new(e) as BodyError)
 }
@@ -225,5 +293,33 @@ fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, upgrade: bool) {
             continue;
         }
         to.append(name, value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_requests_are_passed_on_to() {
+        for (address, want) in [
+            ("10.1.2.3", true),
+            ("8.8.8.8", true),
+            ("127.0.0.1", false),
+            ("127.9.9.9", false),
+            ("169.254.169.254", false),
+            ("0.0.0.0", false),
+            ("255.255.255.255", false),
+            ("224.0.0.1", false),
+            ("::1", false),
+            ("::", false),
+            ("fe80::1", false),
+            ("ff02::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:169.254.169.254", false),
+            ("fd00::1", true),
+        ] {
+            assert_eq!(is_global_unicast(address.parse().unwrap()), want, "{address}");
+        }
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 const ALL_VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+const NOT_DELETE_COLLECTION: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];
+
 /// `/version`.
 pub fn version() -> Value {
     json!({
@@ -43,6 +45,7 @@ fn subresource(
 fn verbs(resource: &Resource) -> &'static [&'static str] {
     match resource.kind.verbs() {
         resources::Verbs::All => &ALL_VERBS,
+        resources::Verbs::NotDeleteCollection => &NOT_DELETE_COLLECTION,
         resources::Verbs::CreateOnly => &ALL_VERBS[..1],
         resources::Verbs::Computed => &ALL_VERBS[3..5],
     }

@@ -6,15 +6,28 @@ use crate::respond;
 use crate::server::Server;
 use http::Response;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What has to be done before the server is ready.
-#[derive(Default)]
 pub struct Health {
+    /// When the server started.
+    pub since: Instant,
     /// The default namespaces, roles and the like are there.
     pub bootstrapped: AtomicBool,
     /// It is about to end: no new requests should come.
     pub ending: AtomicBool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health { since: Instant::now(), bootstrapped: AtomicBool::new(false), ending: AtomicBool::new(false) }
+    }
+}
+
+/// Whether a path asks how the server is.
+pub fn is_health(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next();
+    first.is_some_and(|e| matches!(e, "healthz" | "livez" | "readyz"))
 }
 
 /// Answers a health path; `None` if it is none.
@@ -26,15 +39,15 @@ pub async fn answer(server: &Server, path: &str, query: &Query) -> Option<Respon
     let ready = endpoint == "readyz";
     let mut checks: Vec<(&str, bool)> = vec![("ping", true), ("log", true)];
     if !excluded.contains(&"etcd") {
-        let store = tokio::time::timeout(Duration::from_secs(2), server.store.revision()).await;
+        let store = tokio::time::timeout(Duration::from_secs(2), server.store.check()).await;
         checks.push(("etcd", matches!(store, Ok(Ok(_)))));
     }
-    checks.push(("informer-sync", server.cache.applied() > 0));
-    checks.push(("poststarthook/rbac/bootstrap-roles", server.health.bootstrapped.load(Ordering::Acquire)));
-    checks.push((
-        "poststarthook/start-system-namespaces-controller",
-        server.health.bootstrapped.load(Ordering::Acquire),
-    ));
+    checks.push(("informer-sync", server.cache.is_loaded()));
+    // A server that has just started is alive before it has made what has to be there.
+    let patient = endpoint == "livez" && server.health.since.elapsed() < server.options.livez_grace_period;
+    let made = patient || server.health.bootstrapped.load(Ordering::Acquire);
+    checks.push(("poststarthook/rbac/bootstrap-roles", made));
+    checks.push(("poststarthook/start-system-namespaces-controller", made));
     if ready {
         checks.push(("shutdown", !server.health.ending.load(Ordering::Acquire)));
     }

@@ -4,9 +4,11 @@
 //! [`cache`] for where reads come from. Knows kinds by their rules ([`resources::AnyKind`]) and schemas; what is
 //! particular to a few of them is in [`served`], [`services`] and [`verbs::connect`].
 
+pub mod access;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
+pub mod capabilities;
 pub mod catalog;
 pub mod chain;
 pub mod codec;
@@ -14,12 +16,16 @@ mod compress;
 pub mod connect;
 pub mod discovery;
 pub mod health;
+mod heavy;
 pub mod limits;
 pub mod list_body;
 pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
 pub mod options;
+pub mod paths;
+pub mod peers;
+pub mod reload;
 pub mod request;
 pub mod respond;
 pub mod rewrite;
@@ -46,6 +52,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Why the server does not start, in one line.
@@ -83,24 +90,52 @@ async fn work(options: Options, shutdown: impl Future<Output = ()>) -> Result<()
         }
         None => None,
     };
-    let kubelets = connect::Kubelets::new(&options).map_err(StartError)?;
-    let tls = serve::tls_config(&options)?;
-    let authorities = serve::Authorities::new(&options)?;
+    let kubelets = Arc::new(connect::Kubelets::new(&options).map_err(StartError)?);
+    let (tls, serving) = serve::tls_config(&options)?;
+    let peers = Arc::new(peers::Peers::new(&options)?);
     let listener = serve::listen(&options).await?;
     let store = open_store(&options).await?;
-    let cache = Cache::new(store.clone());
-    let catalog = catalog(&cache).await?;
-    tokio::spawn(cache.clone().run());
-    if options.etcd_compaction_interval > 0 {
-        let interval = Duration::from_secs(options.etcd_compaction_interval);
-        tokio::spawn(cache.clone().compact(interval));
+    let cache = Cache::new(store.clone(), options.etcd_root());
+    let catalog = catalog(&cache, &options.runtime_config).await?;
+    // None of these ends by itself: without one of them the server would answer, and be wrong.
+    let mut tasks = JoinSet::new();
+    let following = cache.clone();
+    tasks.spawn(async move {
+        following.run().await;
+        "the watch on the store"
+    });
+    let forgetting = cache.clone();
+    tasks.spawn(async move {
+        forgetting.forget_old().await;
+        "the forgetting of what is old"
+    });
+    if !options.etcd_compaction_interval.is_zero() {
+        let (cache, interval) = (cache.clone(), options.etcd_compaction_interval);
+        tasks.spawn(async move {
+            cache.compact(interval).await;
+            "the compaction"
+        });
     }
+    let reloaded = reload::run(options.clone(), serving, peers.clone(), kubelets.clone());
+    tasks.spawn(async move {
+        reloaded.await;
+        "the look after certificates"
+    });
     let authorizers = Authorizers::new(modes);
     let parts = Parts { options, store, cache, catalog, tokens, authorizers, admission, signer, kubelets };
     let server = Server::new(parts);
-    tokio::spawn(bootstrap::run(server.clone()));
-    serve::serve(server, listener, tls, authorities, shutdown).await;
-    Ok(())
+    let started = server.clone();
+    tasks.spawn(async move {
+        bootstrap::run(started).await;
+        "the look after the cluster's own objects"
+    });
+    tokio::select! {
+        () = serve::serve(server, listener, tls, peers, shutdown) => Ok(()),
+        Some(ended) = tasks.join_next() => Err(StartError(match ended {
+            Ok(what) => format!("{what} ended"),
+            Err(e) => format!("a part of the server failed: {e}"),
+        })),
+    }
 }
 
 fn admission_chain(options: &Options) -> Result<admission::Chain, StartError> {
@@ -116,6 +151,9 @@ fn admission_chain(options: &Options) -> Result<admission::Chain, StartError> {
             Config::parse(&read(file).map_err(failed)?, &|path| read(&dir.join(path))).map_err(failed)?
         }
     };
+    let mut config = config;
+    config.not_ready_seconds = Some(options.default_not_ready_toleration_seconds);
+    config.unreachable_seconds = Some(options.default_unreachable_toleration_seconds);
     let (on, off) = (&options.enable_admission_plugins, &options.disable_admission_plugins);
     admission::Chain::new(on, off, &config, Vec::new()).map_err(failed)
 }
@@ -123,6 +161,7 @@ fn admission_chain(options: &Options) -> Result<admission::Chain, StartError> {
 fn tokens(options: &Options) -> Result<Tokens, StartError> {
     let mut tokens = Tokens::default();
     tokens.bootstrap = options.enable_bootstrap_token_auth;
+    tokens.audiences = options.api_audiences();
     if let Some(path) = &options.token_auth_file {
         let text = std::fs::read_to_string(path)
             .map_err(|e| StartError(format!("--token-auth-file: cannot read {}: {e}", path.display())))?;
@@ -142,11 +181,8 @@ fn tokens(options: &Options) -> Result<Tokens, StartError> {
         any = true;
     }
     if any {
-        tokens.service_accounts = Some(ServiceAccounts {
-            verifier,
-            issuers: options.service_account_issuer.clone(),
-            audiences: options.api_audiences(),
-        });
+        tokens.service_accounts =
+            Some(ServiceAccounts { verifier, issuers: options.service_account_issuer.clone() });
     }
     Ok(tokens)
 }
@@ -174,7 +210,7 @@ fn schema_of(gvk: &api::GroupVersionKind) -> Result<api::schema::SchemaRef, Star
 }
 
 /// The built-in kinds as resources, each with its collection in the cache.
-async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
+async fn catalog(cache: &Arc<Cache>, config: &[(String, bool)]) -> Result<Catalog, StartError> {
     let mut all = Vec::new();
     for kind in resources::registry::kinds() {
         let names = kind.names();
@@ -182,13 +218,13 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
         let schema = schema_of(&gvk)?;
         let collection = match kind.verbs() {
             Verbs::CreateOnly | Verbs::Computed => None,
-            Verbs::All => {
+            Verbs::All | Verbs::NotDeleteCollection => {
                 let path = kind.stored().prefix;
                 let stored_as = schema.clone();
                 let decode = Arc::new(move |bytes: &bytes::Bytes| codec::decode(bytes, &stored_as, *kind));
                 let selectable = kind.selectable().iter().map(|s| Selectable::new(s, &schema)).collect();
                 let collection =
-                    Arc::new(Collection::new(format!("{}{path}/", cache::ROOT), selectable, decode));
+                    Arc::new(Collection::new(format!("{}{path}/", cache.root()), selectable, decode));
                 cache.add(path, collection.clone()).await.map_err(|e| StartError(e.to_string()))?;
                 Some(collection)
             }
@@ -218,5 +254,7 @@ async fn catalog(cache: &Arc<Cache>) -> Result<Catalog, StartError> {
             }));
         }
     }
-    Ok(Catalog::new(all))
+    let served =
+        catalog::Served::new(config, &all).map_err(|e| StartError(format!("--runtime-config: {e}")))?;
+    Ok(Catalog::new(all, |resource| served.has(resource)))
 }

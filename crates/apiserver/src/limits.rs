@@ -1,6 +1,8 @@
 //! What one client may hold of the server: seats for requests, and time on its connection.
 
 use crate::body::{Body, BodyError};
+use crate::metrics::LongRunning;
+use crate::request::Verb;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::collections::BTreeMap;
@@ -16,6 +18,8 @@ pub const IDLE: Duration = Duration::from_secs(90);
 pub const HEAD: Duration = Duration::from_secs(32);
 /// A client has this long to take an answer, after the time that its request had.
 const GRACE: Duration = Duration::from_secs(10);
+/// For so many seats of reading requests there is one for those who are not known.
+const ANONYMOUS: usize = 10;
 /// Requests that may wait for each seat.
 const WAITING: usize = 50;
 
@@ -29,6 +33,8 @@ struct Class {
 pub struct Seats {
     reading: Option<Class>,
     changing: Option<Class>,
+    /// Of those nobody knows, whatever they do: they can't take the others' seats.
+    anonymous: Option<Class>,
     patience: Duration,
 }
 
@@ -44,12 +50,17 @@ impl Seats {
                 line: Semaphore::new(n.saturating_mul(WAITING).min(Semaphore::MAX_PERMITS)),
             })
         };
-        Seats { reading: class(reading), changing: class(changing), patience }
+        let anonymous = class(reading.div_ceil(ANONYMOUS));
+        Seats { reading: class(reading), changing: class(changing), anonymous, patience }
     }
 
     /// A seat for a request with this verb. `None` if there is none to be had in time.
-    pub async fn take(&self, verb: &str) -> Option<Seat> {
-        let class = if matches!(verb, "get" | "list" | "watch") { &self.reading } else { &self.changing };
+    pub async fn take(&self, verb: Verb, anonymous: bool) -> Option<Seat> {
+        let class = match (anonymous, verb.reads()) {
+            (true, _) => &self.anonymous,
+            (_, true) => &self.reading,
+            _ => &self.changing,
+        };
         let Some(class) = class else { return Some(None) };
         if let Ok(seat) = class.seats.clone().try_acquire_owned() {
             return Some(Some(seat));
@@ -107,6 +118,11 @@ impl Pace {
         Busy { pace: self.clone(), id }
     }
 
+    /// Whether a request is under way that has a time limit.
+    pub fn has_due(&self) -> bool {
+        !self.state().due.is_empty()
+    }
+
     /// How the connection does.
     pub fn judge(&self, now: Instant) -> Verdict {
         let state = self.state();
@@ -143,12 +159,19 @@ pub struct Held {
     body: Body,
     _busy: Busy,
     _seat: Seat,
+    _goes_on: Option<LongRunning>,
 }
 
 impl Held {
-    /// Puts them together.
+    /// Puts them together. What is in memory as a whole needs no seat any more, however slowly it is taken.
     pub fn new(body: Body, busy: Busy, seat: Seat) -> Self {
-        Held { body, _busy: busy, _seat: seat }
+        let seat = seat.filter(|_| !matches!(body, Body::Full(_)));
+        Held { body, _busy: busy, _seat: seat, _goes_on: None }
+    }
+
+    /// Counts it as one that goes on for long.
+    pub fn with(self, goes_on: Option<LongRunning>) -> Self {
+        Held { _goes_on: goes_on, ..self }
     }
 }
 
@@ -179,18 +202,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn seats_are_handed_on_in_line() {
         let seats = Seats::new(0, 1, Duration::from_secs(15));
-        assert!(seats.take("get").await.unwrap().is_none(), "0 is no limit");
-        let first = seats.take("create").await.unwrap();
-        assert!(seats.take("delete").await.is_none(), "the only one is taken");
-        let (second, ()) = tokio::join!(seats.take("patch"), async { drop(first) });
+        assert!(seats.take(Verb::Get, false).await.unwrap().is_none(), "0 is no limit");
+        let first = seats.take(Verb::Create, false).await.unwrap();
+        assert!(seats.take(Verb::Delete, false).await.is_none(), "the only one is taken");
+        let (second, ()) = tokio::join!(seats.take(Verb::Patch, false), async { drop(first) });
         assert!(second.is_some());
-        let waiting: Vec<_> = (0..WAITING + 1).map(|_| seats.take("update")).collect();
+        let waiting: Vec<_> = (0..WAITING + 1).map(|_| seats.take(Verb::Update, false)).collect();
         let started = tokio::time::Instant::now();
         let mut waiting = waiting.into_iter().map(Box::pin).collect::<Vec<_>>();
         for waiting in &mut waiting[..WAITING] {
             assert!(futures::poll!(waiting).is_pending());
         }
         assert!(waiting[WAITING].as_mut().await.is_none() && started.elapsed().is_zero(), "the line is full");
+        drop(second);
+        let seats = Seats::new(20, 1, Duration::ZERO);
+        let strangers = [seats.take(Verb::Get, true).await, seats.take(Verb::Create, true).await];
+        assert!(strangers.iter().all(Option::is_some), "a tenth is theirs");
+        assert!(seats.take(Verb::Get, true).await.is_none() && seats.take(Verb::Get, false).await.is_some());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Lists, written while they are sent: however long one is, no more than a chunk of it is in memory.
 
 use crate::cache::Entry;
-use api::protobuf;
 use api::schema::SchemaRef;
+use api::{Status, protobuf};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -24,7 +24,12 @@ pub enum Form {
     Metadata(String),
     /// Items of a list in protobuf, of this schema.
     Protobuf(SchemaRef),
+    /// What is made of each: rows of a table, or indented objects.
+    Made(Box<dyn FnMut(&Entry) -> Result<Vec<u8>, Status> + Send>),
 }
+
+/// Why a list breaks off.
+pub type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 /// The objects of a list, in order.
 pub type Entries = Box<dyn Iterator<Item = Arc<Entry>> + Send>;
@@ -43,6 +48,11 @@ impl ListBody {
     /// A list in JSON that starts with `head`, up to its `"items":[`.
     pub fn json(head: Vec<u8>, items: Entries, form: Form) -> Self {
         ListBody { head: Some(head), items, tail: b"]}\n", form, first: true, done: false }
+    }
+
+    /// What begins with `head` and ends with `tail`.
+    pub fn between(head: Vec<u8>, items: Entries, form: Form, tail: &'static [u8]) -> Self {
+        ListBody { head: Some(head), items, tail, form, first: true, done: false }
     }
 
     /// A list in protobuf. `meta` is its ListMeta.
@@ -83,7 +93,7 @@ impl ListBody {
     }
 
     /// The next frame. An error can't be answered any more: the body breaks off.
-    pub fn frame(&mut self) -> Option<Result<Bytes, protobuf::EncodeError>> {
+    pub fn frame(&mut self) -> Option<Result<Bytes, Broken>> {
         if self.done {
             return None;
         }
@@ -100,7 +110,14 @@ impl ListBody {
             if !std::mem::take(&mut self.first) && !matches!(self.form, Form::Protobuf(_)) {
                 chunk.extend_from_slice(b",");
             }
-            match &self.form {
+            match &mut self.form {
+                Form::Made(make) => match make(&entry) {
+                    Ok(item) => chunk.extend_from_slice(&item),
+                    Err(e) => {
+                        self.done = true;
+                        return Some(Err(e.message.into()));
+                    }
+                },
                 Form::Whole => chunk.extend_from_slice(&entry.json),
                 Form::Typed => {
                     chunk.extend_from_slice(b"{");
@@ -118,7 +135,7 @@ impl ListBody {
                     });
                     if let Err(e) = put {
                         self.done = true;
-                        return Some(Err(e));
+                        return Some(Err(e.into()));
                     }
                 }
             }

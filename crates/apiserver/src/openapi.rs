@@ -210,10 +210,11 @@ fn routes(resource: &Resource) -> Vec<Route> {
         let one = route(format!("{base}/{{name}}"), &[Verb::Get]);
         return vec![Route { collection: true, ..route(base, &[Verb::List]) }, one];
     }
-    let mut routes = vec![Route {
-        collection: true,
-        ..route(base.clone(), &[Verb::List, Verb::Create, Verb::DeleteCollection])
-    }];
+    let of_collection: &[Verb] = match resource.kind.verbs() {
+        Verbs::NotDeleteCollection => &[Verb::List, Verb::Create],
+        _ => &[Verb::List, Verb::Create, Verb::DeleteCollection],
+    };
+    let mut routes = vec![Route { collection: true, ..route(base.clone(), of_collection) }];
     if resource.namespaced {
         routes.push(Route { collection: true, ..route(format!("{root}/{}", n.plural), &[Verb::List]) });
     }

@@ -5,6 +5,7 @@ use clap::Parser;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A range of addresses.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +64,13 @@ impl Cidr {
         if self.is_ipv4() { IpAddr::V4((number as u32).into()) } else { IpAddr::V6(number.into()) }
     }
 
+    /// Whether it has an address, which is neither its own nor the one that means all of them.
+    pub fn hands_out(&self, address: IpAddr) -> bool {
+        let small = self.host_bits() < 2;
+        let last = self.is_ipv4() && address == self.nth(self.size() - 1);
+        self.contains(address) && (small || address != self.nth(0) && !last)
+    }
+
     /// Whether it has an address.
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.is_ipv4()
@@ -113,10 +121,10 @@ pub struct Options {
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,
     /// Whether requests without credentials are let in as system:anonymous.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = truth)]
     pub anonymous_auth: bool,
     /// Whether bootstrap tokens are accepted.
-    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = truth)]
     pub enable_bootstrap_token_auth: bool,
     /// Issuer of service account tokens; the first issues, all are accepted.
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
@@ -131,7 +139,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "AUDIENCES")]
     pub api_audiences: Vec<String>,
     /// Whether tokens of pods live on for a year for those who do not read them anew.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = truth)]
     pub service_account_extend_token_expiration: bool,
     /// Authorizers, in order: Node, RBAC, AlwaysAllow, AlwaysDeny.
     #[arg(long, value_delimiter = ',', default_value = "AlwaysAllow")]
@@ -145,6 +153,9 @@ pub struct Options {
     /// etcd's servers. Without them objects are kept in --data-dir.
     #[arg(long, value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
+    /// What all keys in etcd begin with.
+    #[arg(long, default_value = "/registry")]
+    pub etcd_prefix: String,
     /// Authority of etcd's certificates.
     #[arg(long)]
     pub etcd_cafile: Option<PathBuf>,
@@ -183,11 +194,11 @@ pub struct Options {
     )]
     pub kubelet_preferred_address_types: Vec<String>,
     /// The store is compacted this often: seconds, or as 5m0s; 0 for never.
-    #[arg(long, default_value = "5m0s", value_parser = seconds)]
-    pub etcd_compaction_interval: u64,
+    #[arg(long, default_value = "5m0s", value_parser = duration)]
+    pub etcd_compaction_interval: Duration,
     /// How long events are kept: seconds, or as 1h0m0s.
-    #[arg(long, default_value = "1h0m0s", value_parser = seconds)]
-    pub event_ttl: u64,
+    #[arg(long, default_value = "1h0m0s", value_parser = duration)]
+    pub event_ttl: Duration,
     /// Requests that may be under way at once, changes apart.
     #[arg(long, default_value_t = 400)]
     pub max_requests_inflight: usize,
@@ -195,8 +206,8 @@ pub struct Options {
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: usize,
     /// How long a request may take that does not watch or follow: seconds, or as 1m0s.
-    #[arg(long, default_value = "1m0s", value_parser = seconds)]
-    pub request_timeout: u64,
+    #[arg(long, default_value = "1m0s", value_parser = duration)]
+    pub request_timeout: Duration,
     /// Seconds after which a watch ends that sets no limit of its own, or up to twice that.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u32,
@@ -227,38 +238,134 @@ pub struct Options {
     /// Key of that certificate.
     #[arg(long)]
     pub proxy_client_key_file: Option<PathBuf>,
-    /// Whether this server runs privileged containers; accepted as upstream does.
-    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    /// Whether pods may have privileged containers.
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = truth)]
     pub allow_privileged: bool,
+    /// Longest life of a service account's token; 0 for upstream's.
+    #[arg(long, default_value = "0", value_parser = token_expiration)]
+    pub service_account_max_token_expiration: Duration,
+    /// Where others find the keys that check service account tokens.
+    #[arg(long)]
+    pub service_account_jwks_uri: Option<String>,
+    /// Name under which others reach this server, where addresses are told to them.
+    #[arg(long)]
+    pub external_hostname: Option<String>,
+    /// Least version of TLS that is spoken: VersionTLS12 or VersionTLS13.
+    #[arg(long, default_value = "VersionTLS12", value_parser = tls_version)]
+    pub tls_min_version: TlsVersion,
+    /// Cipher suites of TLS 1.2, by their IANA names; those of 1.3 are always there.
+    #[arg(long, value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
+    /// Whether HTTP/2 is off.
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = truth)]
+    pub disable_http2_serving: bool,
+    /// What the header Strict-Transport-Security says.
+    #[arg(long, value_delimiter = ',', value_parser = hsts)]
+    pub strict_transport_security_directives: Vec<String>,
+    /// How long a pod stays on a node that is not ready, unless it says otherwise: seconds.
+    #[arg(long, default_value_t = 300, allow_negative_numbers = true)]
+    pub default_not_ready_toleration_seconds: i64,
+    /// The same of a node that can't be reached.
+    #[arg(long, default_value_t = 300, allow_negative_numbers = true)]
+    pub default_unreachable_toleration_seconds: i64,
+    /// For so long after the start /livez does not wait for what has to be made.
+    #[arg(long, default_value = "0", value_parser = duration)]
+    pub livez_grace_period: Duration,
+    /// For so long requests are still served after the server was told to end and says so.
+    #[arg(long, default_value = "0", value_parser = duration)]
+    pub shutdown_delay_duration: Duration,
+    /// Watches have so long to end at a shutdown.
+    #[arg(long, default_value = "0", value_parser = duration)]
+    pub shutdown_watch_termination_grace_period: Duration,
+    /// Who looks after the endpoints of the kubernetes service: lease or none.
+    #[arg(long, default_value = "lease", value_parser = reconciler)]
+    pub endpoint_reconciler_type: Reconciler,
+    /// APIs that are turned on or off: GROUP/VERSION=false, api/beta=false.
+    #[arg(long, value_delimiter = ',', value_parser = served)]
+    pub runtime_config: Vec<(String, bool)>,
     /// Verbosity of the log.
     #[arg(short, long = "v", default_value_t = 2)]
     pub v: u8,
 }
 
-fn seconds(s: &str) -> Result<u64, String> {
-    let bad = || format!("{s:?} is not a duration such as 1h30m");
-    let mut total = 0;
-    let mut number = String::new();
-    for c in s.chars() {
-        let unit = match c {
-            '0'..='9' => {
-                number.push(c);
-                continue;
-            }
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return Err(bad()),
-        };
-        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-        total = part.and_then(|p| p.checked_add(total)).ok_or_else(bad)?;
-        number.clear();
+/// A duration; a number alone is of seconds.
+fn duration(s: &str) -> Result<Duration, String> {
+    match s.parse::<u32>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Err(_) => api::duration::parse(s).map_err(|e| e.to_string()),
     }
-    // A number alone is of seconds; after a unit it is a slip.
-    match number.parse() {
-        Ok(n) if total == 0 => Ok(n),
-        Err(_) if number.is_empty() && !s.is_empty() => Ok(total),
-        _ => Err(bad()),
+}
+
+/// A truth as Go reads it.
+fn truth(s: &str) -> Result<bool, String> {
+    match s {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!("{other:?} is neither true nor false")),
+    }
+}
+
+/// Longest life of a token that can be asked for: between these.
+const TOKEN_LIFE: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(1 << 32));
+
+fn token_expiration(s: &str) -> Result<Duration, String> {
+    let life = duration(s)?;
+    if life.is_zero() || (TOKEN_LIFE.0..=TOKEN_LIFE.1).contains(&life) {
+        Ok(life)
+    } else {
+        Err("it must be between 1 hour and 2^32 seconds".into())
+    }
+}
+
+fn reconciler(s: &str) -> Result<Reconciler, String> {
+    match s {
+        "lease" => Ok(Reconciler::Lease),
+        "none" => Ok(Reconciler::None),
+        other => Err(format!("{other:?} is none of lease, none")),
+    }
+}
+
+/// Who looks after the endpoints of the `kubernetes` service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reconciler {
+    /// All servers, each with a lease in the store.
+    Lease,
+    /// Nobody here.
+    None,
+}
+
+/// A version of TLS, by Go's name. Those before 1.2 are never spoken.
+fn tls_version(s: &str) -> Result<TlsVersion, String> {
+    match s {
+        "VersionTLS10" | "VersionTLS11" | "VersionTLS12" => Ok(TlsVersion::Tls12),
+        "VersionTLS13" => Ok(TlsVersion::Tls13),
+        other => Err(format!("{other:?} is none of VersionTLS10, VersionTLS11, VersionTLS12, VersionTLS13")),
+    }
+}
+
+/// The least version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    Tls12,
+    /// 1.3.
+    Tls13,
+}
+
+/// `KEY=VALUE` of `--runtime-config`.
+fn served(s: &str) -> Result<(String, bool), String> {
+    let (name, on) = s.split_once('=').unwrap_or((s, "true"));
+    let on = if on.is_empty() { true } else { truth(on)? };
+    Ok((name.trim().into(), on))
+}
+
+fn hsts(s: &str) -> Result<String, String> {
+    let known = matches!(s, "includeSubDomains" | "preload")
+        || s.strip_prefix("max-age=").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    if known {
+        Ok(s.into())
+    } else {
+        Err(format!("{s:?} is none of max-age=SECONDS, includeSubDomains, preload"))
     }
 }
 
@@ -287,9 +394,19 @@ impl Options {
         }
     }
 
+    /// Whether strangers are let in. Never where everyone may do everything: that would be an open cluster.
+    pub fn anonymous_auth(&self) -> bool {
+        self.anonymous_auth && !self.authorization_mode.iter().any(|m| m == "AlwaysAllow")
+    }
+
+    /// `--etcd-prefix`, as all keys begin: with a slash at both ends.
+    pub fn etcd_root(&self) -> String {
+        format!("/{}/", self.etcd_prefix.trim_matches('/'))
+    }
+
     /// `--request-timeout`.
-    pub fn request_timeout(&self) -> std::time::Duration {
-        std::time::Duration::from_secs(self.request_timeout)
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
     }
 
     /// The address other members reach this server under.
@@ -332,16 +449,39 @@ mod tests {
         assert_eq!(c.nth(1).to_string(), "10.96.0.1");
         assert!(c.contains("10.111.255.255".parse().unwrap()) && !c.contains("10.112.0.0".parse().unwrap()));
         assert_eq!((c.size(), c.reserved()), (1 << 20, 256));
+        let given = ["10.96.0.1", "10.111.255.254", "10.96.0.0", "10.111.255.255", "10.112.0.1"];
+        assert_eq!(given.map(|a| c.hands_out(a.parse().unwrap())), [true, true, false, false, false]);
         let last: Cidr = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128".parse().unwrap();
         assert!(!last.contains(last.nth(1)), "there is only one");
         let c: Cidr = "fd00::/108".parse().unwrap();
         assert_eq!(c.nth(10).to_string(), "fd00::a");
         assert!("10.0.0.0".parse::<Cidr>().is_err() && "10.0.0.0/33".parse::<Cidr>().is_err());
-        assert_eq!(seconds("1h0m5s"), Ok(3605));
-        assert_eq!((seconds("90"), seconds("0s")), (Ok(90), Ok(0)));
-        for bad in ["", "h", "1h5", "1d", "99999999999999999h", "18446744073709551615s1h"] {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
+        assert_eq!(duration("1h0m5s"), Ok(Duration::from_secs(3605)));
+        assert_eq!(
+            (duration("90"), duration("500ms")),
+            (Ok(Duration::from_secs(90)), Ok(Duration::from_millis(500)))
+        );
+        assert!(
+            duration("1h5").is_err() && token_expiration("59m").is_err() && token_expiration("1h").is_ok()
+        );
         assert!(port_range("5-4").is_err());
+    }
+
+    #[test]
+    fn flags_are_written_as_go_takes_them() {
+        let parse =
+            |args: &[&str]| Options::try_parse_from(["x"].iter().chain(args)).map_err(|e| e.to_string());
+        assert!(parse(&[]).unwrap().anonymous_auth && !parse(&[]).unwrap().allow_privileged);
+        assert!(!parse(&["--anonymous-auth=False"]).unwrap().anonymous_auth);
+        assert!(parse(&["--allow-privileged", "--v=4"]).unwrap().allow_privileged);
+        assert!(parse(&["--allow-privileged=1"]).unwrap().allow_privileged);
+        for bad in
+            ["--allow-privileged=yes", "--tls-min-version=1.3", "--strict-transport-security-directives=off"]
+        {
+            assert!(parse(&[bad]).is_err(), "{bad}");
+        }
+        let config = parse(&["--runtime-config=api/beta=false,batch/v1,apps/v1="]).unwrap().runtime_config;
+        let config: Vec<(&str, bool)> = config.iter().map(|(n, on)| (n.as_str(), *on)).collect();
+        assert_eq!(config, [("api/beta", false), ("batch/v1", true), ("apps/v1", true)]);
     }
 }

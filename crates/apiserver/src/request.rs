@@ -1,15 +1,127 @@
 //! What a request asks for, read from its method, path and query: upstream's RequestInfo.
 
+use api::selector::{FieldRequirement, LabelSelector, SelectorError, parse_fields};
 use api::{GroupResource, Status};
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
-/// What a request asks for.
+/// What is to be done, as roles name it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verb {
+    /// One object is read.
+    Get,
+    /// A collection is read.
+    List,
+    /// Changes are followed.
+    Watch,
+    /// An object is made.
+    Create,
+    /// An object is replaced.
+    Update,
+    /// An object is changed.
+    Patch,
+    /// An object is deleted.
+    Delete,
+    /// All objects that selectors want are deleted.
+    DeleteCollection,
+    /// POST of a path that is no resource.
+    Post,
+    /// PUT of one.
+    Put,
+    /// HEAD of one.
+    Head,
+    /// OPTIONS of one.
+    Options,
+    /// A method that nothing is done for.
+    #[default]
+    Unknown,
+}
+
+impl Verb {
+    /// As roles name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Watch => "watch",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+            Verb::Post => "post",
+            Verb::Put => "put",
+            Verb::Head => "head",
+            Verb::Options => "options",
+            Verb::Unknown => "",
+        }
+    }
+
+    /// Whether it only reads.
+    pub fn reads(self) -> bool {
+        matches!(self, Verb::Get | Verb::List | Verb::Watch | Verb::Head | Verb::Options)
+    }
+
+    /// Of a resource.
+    fn of_resource(method: &Method) -> Self {
+        match *method {
+            Method::POST => Verb::Create,
+            Method::GET | Method::HEAD => Verb::Get,
+            Method::PUT => Verb::Update,
+            Method::PATCH => Verb::Patch,
+            Method::DELETE => Verb::Delete,
+            _ => Verb::Unknown,
+        }
+    }
+
+    /// Of any other path: the method's name.
+    fn of_path(method: &Method) -> Self {
+        match *method {
+            Method::GET => Verb::Get,
+            Method::HEAD => Verb::Head,
+            Method::POST => Verb::Post,
+            Method::PUT => Verb::Put,
+            Method::PATCH => Verb::Patch,
+            Method::DELETE => Verb::Delete,
+            Method::OPTIONS => Verb::Options,
+            _ => Verb::Unknown,
+        }
+    }
+}
+
+impl std::fmt::Display for Verb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The selectors of a list, a watch or a deletion of a collection, read once.
 #[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selectors {
+    /// `fieldSelector`.
+    pub fields: Vec<FieldRequirement>,
+    /// `labelSelector`.
+    pub labels: LabelSelector,
+}
+
+impl Selectors {
+    fn read(query: &Query) -> Result<Self, SelectorError> {
+        let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())
+            .map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?;
+        Ok(Selectors { fields: parse_fields(query.get("fieldSelector").unwrap_or_default())?, labels })
+    }
+
+    /// The value that a field has to have, if there is such a demand.
+    pub fn requires(&self, field: &str) -> Option<&str> {
+        self.fields.iter().find(|f| f.equal && f.field == field).map(|f| f.value.as_str())
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq)]
 pub struct RequestInfo {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, `proxy`; the
-    /// method in lower case for other paths.
-    pub verb: String,
+    /// What is to be done.
+    pub verb: Verb,
     /// Whether it is about a resource.
     pub is_resource: bool,
     /// API group; empty for the core group.
@@ -28,6 +140,29 @@ pub struct RequestInfo {
     pub rest: String,
     /// The whole path, decoded.
     pub path: String,
+    /// The selectors, or why they can't be read.
+    pub selectors: Result<Selectors, SelectorError>,
+    /// Whether the verb stands in the path: `/watch/`. Then nobody is authorized by selectors.
+    pub verb_in_path: bool,
+}
+
+impl Default for RequestInfo {
+    fn default() -> Self {
+        RequestInfo {
+            verb: Verb::default(),
+            is_resource: false,
+            group: String::new(),
+            version: String::new(),
+            namespace: String::new(),
+            resource: String::new(),
+            subresource: String::new(),
+            name: String::new(),
+            rest: String::new(),
+            path: String::new(),
+            selectors: Ok(Selectors::default()),
+            verb_in_path: false,
+        }
+    }
 }
 
 impl RequestInfo {
@@ -93,11 +228,7 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 /// Reads a request's head. Paths: `/api/v1/...`, `/apis/GROUP/VERSION/...`; all others are not resources.
 pub fn read(method: &Method, uri: &Uri, query: &Query) -> Result<RequestInfo, Status> {
     let path = uri.path();
-    let mut info = RequestInfo {
-        path: decode(path)?,
-        verb: method.as_str().to_ascii_lowercase(),
-        ..RequestInfo::default()
-    };
+    let mut info = RequestInfo { path: decode(path)?, verb: Verb::of_path(method), ..RequestInfo::default() };
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let (head, mut parts) = match segments.as_slice() {
         ["api", version, parts @ ..] => (("", *version), parts),
@@ -110,18 +241,12 @@ pub fn read(method: &Method, uri: &Uri, query: &Query) -> Result<RequestInfo, St
     info.group = decode(head.0)?;
     info.version = decode(head.1)?;
     info.is_resource = true;
-    info.verb = match *method {
-        Method::POST => "create",
-        Method::GET | Method::HEAD => "get",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        _ => "",
-    }
-    .into();
+    info.verb = Verb::of_resource(method);
     let legacy_watch = parts.first() == Some(&"watch");
+    info.verb_in_path = legacy_watch;
     if legacy_watch {
         parts = &parts[1..];
+        info.verb = if info.verb == Verb::Get { Verb::Watch } else { Verb::Unknown };
     }
     if let ["namespaces", namespace, rest @ ..] = parts {
         info.namespace = decode(namespace)?;
@@ -139,28 +264,31 @@ pub fn read(method: &Method, uri: &Uri, query: &Query) -> Result<RequestInfo, St
     if info.resource == "namespaces" {
         info.namespace.clone_from(&info.name);
     }
-    if info.name.is_empty() && info.verb == "get" {
-        info.verb = "list".into();
+    match info.verb {
+        Verb::Get if info.name.is_empty() => {
+            info.verb = if query.flag("watch") { Verb::Watch } else { Verb::List };
+        }
+        Verb::Delete if info.name.is_empty() => info.verb = Verb::DeleteCollection,
+        _ => {}
     }
-    if info.verb == "get" && legacy_watch || info.verb == "list" && (legacy_watch || query.flag("watch")) {
-        info.verb = "watch".into();
+    if matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
+        info.selectors = Selectors::read(query);
     }
     // A list or watch of one name is authorized by that name.
-    if (info.verb == "list" || info.verb == "watch")
+    if matches!(info.verb, Verb::List | Verb::Watch)
         && info.name.is_empty()
-        && let Some(name) = query
-            .text("fieldSelector")
-            .and_then(|s| s.split(',').find_map(|t| t.strip_prefix("metadata.name=")))
+        && !legacy_watch
+        && let Some(name) = info.selectors.as_ref().ok().and_then(|s| s.requires("metadata.name"))
+        && is_path_segment(name)
     {
-        let name = name.trim_start_matches('=');
-        if !name.contains('=') {
-            info.name = name.into();
-        }
-    }
-    if info.verb == "delete" && info.name.is_empty() {
-        info.verb = "deletecollection".into();
+        info.name = name.into();
     }
     Ok(info)
+}
+
+/// Whether it can be a name in a path.
+fn is_path_segment(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
 }
 
 fn rest_of(path: &str, info: &RequestInfo, parts: Vec<&str>) -> String {
@@ -191,6 +319,16 @@ mod tests {
             ("PATCH", "/apis/apps/v1/namespaces/a/deployments/d/scale", "patch deployments.apps/scale a d"),
             ("GET", "/healthz", "get   "),
             ("GET", "/apis/apps/v1", "get   "),
+            ("GET", "/api/v1/watch/secrets/a?fieldSelector=metadata.name%3Db", "watch secrets  a"),
+            ("GET", "/api/v1/watch/secrets?fieldSelector=metadata.name%3Db", "watch secrets  "),
+            ("DELETE", "/api/v1/watch/secrets/a", " secrets  a"),
+            ("GET", "/api/v1/pods?fieldSelector=metadata.name!%3Dx", "list pods  "),
+            ("GET", "/api/v1/pods?fieldSelector=metadata.namespace%3Dx%2Cmetadata.name%3Dy", "list pods  y"),
+            ("GET", "/api/v1/pods?fieldSelector=metadata.name%3D..", "list pods  "),
+            ("DELETE", "/api/v1/pods?fieldSelector=metadata.name%3Dx", "deletecollection pods  "),
+            ("POST", "/api/v1/namespaces/a", "create namespaces a a"),
+            ("BREW", "/api/v1/pods", " pods  "),
+            ("POST", "/healthz", "post   "),
         ];
         for (method, uri, want) in table {
             let uri: Uri = uri.parse().unwrap();

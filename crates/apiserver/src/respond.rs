@@ -2,6 +2,7 @@
 
 use crate::body::Body;
 use crate::cache::Entry;
+use crate::heavy;
 use crate::list_body::{Entries, Form, ListBody};
 use crate::negotiate::{Format, View};
 use crate::tables;
@@ -184,6 +185,26 @@ fn json_list(kind: &str, version: &str, meta: &ListMeta, items: Entries, form: F
     Ok(bytes(200, "application/json", Body::List(ListBody::json(head, items, form))))
 }
 
+/// A list for a person to read, indented; each object is read when its turn comes.
+fn pretty_list(kind: &str, version: &str, meta: &Value, items: Entries, typed: bool) -> Answer {
+    let indented = |value: &Value| serde_json::to_string_pretty(value).map_err(internal);
+    let meta = indented(meta)?.replace('\n', "\n  ");
+    let head = format!(
+        "{{\n  \"kind\": {kind:?},\n  \"apiVersion\": {version:?},\n  \"metadata\": {meta},\n  \"items\": ["
+    );
+    let make = move |entry: &Entry| {
+        let mut value = entry.value().map_err(internal)?;
+        if let Some(object) = value.as_object_mut().filter(|_| typed) {
+            object.remove("apiVersion");
+            object.remove("kind");
+        }
+        let text = serde_json::to_string_pretty(&value).map_err(internal)?;
+        Ok(format!("\n    {}", text.replace('\n', "\n    ")).into_bytes())
+    };
+    let list = ListBody::between(head.into_bytes(), items, Form::Made(Box::new(make)), b"\n  ]\n}\n");
+    Ok(bytes(200, "application/json", Body::List(list)))
+}
+
 /// The schema of ListMeta, as lists of objects have it.
 fn list_meta() -> Result<&'static Schema, Status> {
     let list = builtin().kind_of("", "v1", "ConfigMapList").and_then(|s| s.as_struct());
@@ -198,7 +219,7 @@ pub fn metadata_head(version: &str) -> String {
 
 /// A list as an answer.
 pub async fn list(
-    request: &Request,
+    request: &Arc<Request>,
     items: impl Iterator<Item = Arc<Entry>> + Send + 'static,
     meta: ListMeta,
 ) -> Answer {
@@ -216,9 +237,25 @@ pub async fn list(
             let kind = "PartialObjectMetadataList";
             return json_list(kind, &format!("meta.k8s.io/{version}"), &meta, Box::new(items), form);
         }
+        (View::Whole, Format::Json) if own => {
+            let meta = meta.to_value();
+            return pretty_list(
+                &kind,
+                &gvk.api_version(),
+                &meta,
+                Box::new(items),
+                !request.face.schema.custom,
+            );
+        }
+        (View::Table(version), Format::Json) if !accepted.pretty => {
+            let (head, row) = tables::begun(request, version, &meta.to_value())?;
+            let list = ListBody::between(head, Box::new(items), Form::Made(Box::new(row)), b"]}\n");
+            return Ok(bytes(200, "application/json", Body::List(list)));
+        }
         _ => {}
     }
     let mut items: Vec<Arc<Entry>> = items.collect();
+    let size = items.iter().map(|e| e.json.len()).sum();
     if accepted.view == View::Whole && !own {
         items = items
             .iter()
@@ -236,7 +273,7 @@ pub async fn list(
             let list = list.map_err(internal)?;
             Ok(bytes(200, Format::Protobuf.media_type(), Body::List(list)))
         }
-        (View::Whole, _) => {
+        (View::Whole, _) => heavy::on(size, || {
             let mut items =
                 items.iter().map(|e| e.value()).collect::<Result<Vec<_>, _>>().map_err(internal)?;
             if !request.face.schema.custom {
@@ -247,15 +284,15 @@ pub async fn list(
             }
             let list = json!({"kind": kind, "apiVersion": gvk.api_version(), "metadata": meta.to_value(), "items": items});
             value(request, 200, &list)
-        }
-        (View::Table(version), _) => {
+        }),
+        (View::Table(version), _) => heavy::on(size, || {
             let refs: Vec<&Entry> = items.iter().map(Arc::as_ref).collect();
             value(request, 200, &tables::table(request, version, &refs, meta.to_value())?)
-        }
-        (View::Metadata(version), _) => {
+        }),
+        (View::Metadata(version), _) => heavy::on(size, || {
             let items = items.iter().map(|e| metadata(version, e)).collect::<Result<Vec<_>, _>>()?;
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta.to_value(), "items": items});
             value(request, 200, &list)
-        }
+        }),
     }
 }

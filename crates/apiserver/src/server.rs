@@ -33,13 +33,15 @@ pub struct Server {
     /// Signs service account tokens.
     pub signer: Option<pki::jwt::Signer>,
     /// Speaks with kubelets.
-    pub kubelets: crate::connect::Kubelets,
+    pub kubelets: Arc<crate::connect::Kubelets>,
     /// Service addresses and ports.
     pub services: crate::services::Allocator,
     /// OpenAPI documents, made when asked for.
     pub documents: Documents,
     /// How many requests may be under way.
     pub seats: crate::limits::Seats,
+    /// What answers say of TLS, if anything: `--strict-transport-security-directives`.
+    pub hsts: Option<http::HeaderValue>,
     /// What it has done.
     pub metrics: crate::metrics::Metrics,
     /// What has to be done before it is ready.
@@ -65,7 +67,7 @@ pub struct Parts {
     /// See [`Server::signer`].
     pub signer: Option<pki::jwt::Signer>,
     /// See [`Server::kubelets`].
-    pub kubelets: crate::connect::Kubelets,
+    pub kubelets: Arc<crate::connect::Kubelets>,
 }
 
 impl Server {
@@ -78,8 +80,11 @@ impl Server {
             // As long as upstream's priority and fairness lets requests wait.
             parts.options.request_timeout() / 4,
         );
+        let hsts = parts.options.strict_transport_security_directives.join("; ");
+        let hsts = Some(hsts).filter(|h| !h.is_empty()).and_then(|h| h.parse().ok());
         Arc::new(Server {
             seats,
+            hsts,
             admission: parts.admission,
             services,
             front_proxy: parts.options.front_proxy(),

@@ -8,6 +8,7 @@ pub mod authz;
 pub mod policy;
 pub mod tokens;
 
+use api::selector::{FieldRequirement, Requirement};
 use std::collections::BTreeMap;
 
 /// Who is asking.
@@ -78,6 +79,17 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The URL's path.
     pub path: &'a str,
+    /// What a list, a watch or a deletion of a collection demands of fields; empty if it can't be read.
+    pub fields: &'a [FieldRequirement],
+    /// What it demands of labels.
+    pub labels: &'a [Requirement],
+}
+
+impl Attributes<'_> {
+    /// Whether only objects with this value of a field are asked for.
+    pub fn requires(&self, field: &str, value: &str) -> bool {
+        self.fields.iter().any(|f| f.equal && f.field == field && f.value == value)
+    }
 }
 
 /// An authorizer's word.

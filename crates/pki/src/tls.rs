@@ -46,6 +46,12 @@ impl ClientAuthority {
     }
 }
 
+/// Until when all certificates of a chain hold, in seconds since 1970; long ago for one that can't be read.
+pub fn valid_until(chain: &[CertificateDer<'_>]) -> i64 {
+    let until = |c: &CertificateDer<'_>| parse(c).map_or(0, |c| c.validity().not_after.timestamp());
+    chain.iter().map(until).min().unwrap_or(i64::MAX)
+}
+
 fn clients(pem: &[u8], what: &str) -> Result<Clients, PkiError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let authorities = crate::files::certificates(pem, what)?;

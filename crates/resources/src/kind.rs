@@ -46,6 +46,8 @@ impl Names {
 pub enum Verbs {
     /// All of them.
     All,
+    /// All but the deletion of a collection.
+    NotDeleteCollection,
     /// Create alone: review kinds, which are answered and never kept.
     CreateOnly,
     /// Get and list: kinds that the server's own code makes up, and that are never kept.
@@ -217,6 +219,10 @@ pub struct Kind<T: 'static> {
     pub columns: &'static [Column<T>],
     /// Seconds that an object is given to end before it is removed; `None` for removal at once.
     pub grace: fn(&T, asked: Option<i64>) -> Option<i64>,
+    /// Whether what it owns stays when it is deleted, unless the client says otherwise.
+    pub orphans: bool,
+    /// Whether a deletion is answered with the object, and not with a Status.
+    pub answers_deleted: bool,
     /// Changes an object that is about to wait for its end.
     pub prepare_delete: fn(&mut T),
     /// Whether something besides `metadata.finalizers` keeps a deleted object from going away.
@@ -290,6 +296,8 @@ impl<T: k8s_openapi::Resource> Kind<T> {
             selectable: &[],
             columns: &[],
             grace: at_once,
+            orphans: false,
+            answers_deleted: false,
             prepare_delete: nothing,
             held: held_by_nothing,
         }
@@ -401,6 +409,10 @@ pub trait AnyKind: Send + Sync {
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String>;
     /// See [`Kind::grace`].
     fn grace(&self, object: &Object, asked: Option<i64>) -> Option<i64>;
+    /// See [`Kind::orphans`].
+    fn orphans(&self) -> bool;
+    /// See [`Kind::answers_deleted`].
+    fn answers_deleted(&self) -> bool;
     /// See [`Kind::prepare_delete`].
     fn prepare_delete(&self, object: &mut Object);
     /// See [`Kind::held`].
@@ -450,6 +462,12 @@ where
     }
     fn unconditional_update(&self) -> bool {
         self.unconditional_update
+    }
+    fn orphans(&self) -> bool {
+        self.orphans
+    }
+    fn answers_deleted(&self) -> bool {
+        self.answers_deleted
     }
     fn name_faults(&self, name: &str, prefix: bool) -> Vec<String> {
         (self.name_rule)(name, prefix)

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 
 /// Where etcd is and how to speak with it; the API server's `--etcd-*` flags.
 #[derive(Clone, Debug, Default)]
@@ -69,8 +69,12 @@ const COMPACTION_KEY: &str = "compact_rev_key";
 const MAX_MESSAGE: usize = 1 << 30;
 /// Keys with nearly the same time to live share a lease, as upstream's do: up to this many keys,
 const LEASE_KEYS: usize = 1000;
-/// and for this long.
+/// and for this long, but no longer than a twentieth of that time: what is meant to go soon goes soon.
 const LEASE_REUSE: Duration = Duration::from_secs(60);
+
+fn lease_reuse(seconds: u64) -> Duration {
+    LEASE_REUSE.min(Duration::from_secs(seconds) / 20)
+}
 
 struct SharedLease {
     id: i64,
@@ -92,7 +96,8 @@ struct Answered {
 pub struct Etcd {
     client: Client,
     leases: Mutex<BTreeMap<u64, SharedLease>>,
-    nudged: Arc<Notify>,
+    /// Counts who wants to know how far a watch is: no question is lost, however many come at once.
+    nudged: watch::Sender<u64>,
     /// How many have asked for the newest revision.
     asked: AtomicU64,
     answered: Mutex<Answered>,
@@ -134,7 +139,7 @@ impl Etcd {
                     return Ok(Etcd {
                         client,
                         leases: Mutex::default(),
-                        nudged: Arc::default(),
+                        nudged: watch::Sender::new(0),
                         asked: AtomicU64::new(0),
                         answered: Mutex::default(),
                     });
@@ -188,13 +193,13 @@ impl Etcd {
     async fn lease(&self, ttl: Duration) -> Result<i64, StoreError> {
         let seconds = ttl.as_secs().max(1);
         let mut leases = self.leases.lock().await;
-        leases.retain(|_, l| l.since.elapsed() < LEASE_REUSE && l.keys < LEASE_KEYS);
+        leases.retain(|seconds, l| l.since.elapsed() < lease_reuse(*seconds) && l.keys < LEASE_KEYS);
         if let Some(lease) = leases.get_mut(&seconds) {
             lease.keys += 1;
             return Ok(lease.id);
         }
-        // It may be used until the end of LEASE_REUSE, and no key may go away early.
-        let length = (seconds + LEASE_REUSE.as_secs()) as i64;
+        // It may be used until the end of that time, and no key may go away early.
+        let length = (seconds + lease_reuse(seconds).as_secs().max(1)) as i64;
         let (granted, _) =
             self.ask(ATTEMPT, |c| async move { c.lease_client().grant(length, None).await }).await?;
         leases.insert(seconds, SharedLease { id: granted.id(), since: Instant::now(), keys: 1 });
@@ -217,6 +222,9 @@ fn is_passing(e: &Error) -> bool {
 fn unavailable(e: Error) -> StoreError {
     match &e {
         Error::GRpcStatus(s) if s.message().contains("compacted") => StoreError::Compacted(0),
+        Error::GRpcStatus(s) if s.message().contains("request is too large") => {
+            StoreError::TooLarge(s.message().into())
+        }
         Error::GRpcStatus(s) if s.message().contains("no space") => StoreError::Full(s.message().into()),
         _ => StoreError::Unavailable(e.to_string()),
     }
@@ -327,7 +335,7 @@ impl Store for Etcd {
             client: self.client.clone(),
             prefix: prefix.into(),
             reached: after,
-            nudged: self.nudged.clone(),
+            nudged: self.nudged.subscribe(),
             events,
         };
         tokio::spawn(follow.run());
@@ -356,7 +364,7 @@ impl Store for Etcd {
     }
 
     async fn nudge(&self) {
-        self.nudged.notify_waiters();
+        self.nudged.send_modify(|count| *count += 1);
     }
 
     async fn compact(&self, last: Compaction) -> Result<Compaction, StoreError> {
@@ -390,7 +398,7 @@ struct Follow {
     client: Client,
     prefix: Arc<str>,
     reached: Revision,
-    nudged: Arc<Notify>,
+    nudged: watch::Receiver<u64>,
     events: mpsc::Sender<Result<Batch, StoreError>>,
 }
 
@@ -430,7 +438,7 @@ impl Follow {
         loop {
             let message = tokio::select! {
                 message = stream.message() => message.map_err(unavailable)?,
-                () = self.nudged.notified() => {
+                Ok(()) = self.nudged.changed() => {
                     stream.request_progress().await.map_err(unavailable)?;
                     continue;
                 }

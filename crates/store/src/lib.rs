@@ -129,6 +129,9 @@ pub enum StoreError {
     /// The revision to read or watch from is no longer kept.
     #[error("revision {0} has been compacted")]
     Compacted(Revision),
+    /// What is to be written is larger than the store takes. Nothing was written.
+    #[error("the store does not take so much: {0}")]
+    TooLarge(String),
     /// The disk is full. Nothing was written.
     #[error("the store's disk is full: {0}")]
     Full(String),
@@ -197,6 +200,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Asks that watchers hear how far they are, soon, even if nothing changes.
     async fn nudge(&self);
+
+    /// Whether it does its work: it would answer, and could write.
+    async fn check(&self) -> Result<(), StoreError> {
+        self.revision().await.map(drop)
+    }
 
     /// Forgets how things were before `last.revision`, unless another server has done so since `last` was answered.
     /// Answers what to say the next time, which is to be as much later as things are to be remembered.

@@ -261,6 +261,27 @@ fn is_significant(new: &PodSpec, old: &PodSpec) -> bool {
     images(new) != images(old) || new.ephemeral_containers.iter().flatten().any(ephemeral)
 }
 
+/// What a pod is, or the pods of a workload are to be.
+pub fn pod_spec(object: &Object) -> Option<&PodSpec> {
+    match object.get::<Pod>() {
+        Some(pod) => pod.spec.as_ref(),
+        None => template(object)?.spec.as_ref(),
+    }
+}
+
+/// Where that stands in it.
+pub fn path_of_spec(object: &Object) -> &'static str {
+    if object.get::<Pod>().is_some() {
+        "spec"
+    } else if object.get::<k8s_openapi::api::core::v1::PodTemplate>().is_some() {
+        "template.spec"
+    } else if object.get::<k8s_openapi::api::batch::v1::CronJob>().is_some() {
+        "spec.jobTemplate.spec.template.spec"
+    } else {
+        "spec.template.spec"
+    }
+}
+
 /// The pod template of a workload.
 fn template(object: &Object) -> Option<&PodTemplateSpec> {
     macro_rules! of {

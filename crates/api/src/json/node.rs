@@ -3,6 +3,7 @@
 use super::scalar;
 use super::{DecodeError, Decoded, MAX_DEPTH};
 use crate::schema::{Or, Schema, Shape, Struct};
+use crate::yaml::{Plain, Scalar};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -12,12 +13,19 @@ use std::fmt;
 pub(crate) struct Context {
     faults: Vec<String>,
     error: Option<DecodeError>,
+    /// Set if it is YAML that is read.
+    yaml: Option<Plain>,
 }
 
 /// Upstream stops counting there.
 const MAX_STRICT: usize = 100;
 
 impl Context {
+    /// For what is read as YAML.
+    pub(crate) fn of_yaml(text: Option<Plain>) -> Self {
+        Context { yaml: text, ..Context::default() }
+    }
+
     fn strict(list: &mut Vec<String>, what: &str, path: &Path<'_>, name: &str) {
         let message = format!("{what} field {:?}", path.child(name));
         if list.len() < MAX_STRICT && !list.contains(&message) {
@@ -164,8 +172,13 @@ impl<'a> Node<'a> {
         let Node { schema, cx, path, holder, depth } = self;
         let depth = depth + 1;
         let mut out = Map::new();
+        let mut merged = Value::Null;
         while let Some(key) = map.next_key_seed(Key)? {
             let at = Path::Field(&path, &key, false);
+            if key == MERGE && cx.yaml.is_some() {
+                merged = map.next_value_seed(Node { schema, cx, path: at, holder, depth })?;
+                continue;
+            }
             let value =
                 filled(map.next_value_seed(Node { schema: item, cx, path: at, holder, depth })?, item);
             if !matches!(schema.shape, Shape::Raw | Shape::FieldsV1) && out.contains_key(&key) {
@@ -173,6 +186,7 @@ impl<'a> Node<'a> {
             }
             out.insert(key, value);
         }
+        merge(&mut out, merged);
         Ok(Value::Object(out))
     }
 
@@ -181,6 +195,7 @@ impl<'a> Node<'a> {
         let depth = depth + 1;
         let holder = schema.type_name();
         let mut out = Map::new();
+        let mut merged = Value::Null;
         while let Some(found) = map.next_key_seed(FieldKey(s))? {
             match found {
                 Found::Known(i) => {
@@ -194,6 +209,10 @@ impl<'a> Node<'a> {
                     if out.insert(field.name.to_string(), value).is_some() {
                         Context::strict(&mut cx.faults, "duplicate", &path, &field.name);
                     }
+                }
+                Found::Unknown(name) if name == MERGE && cx.yaml.is_some() => {
+                    let at = Path::Field(&path, &name, false);
+                    merged = map.next_value_seed(Node { schema, cx, path: at, holder, depth })?;
                 }
                 Found::Unknown(name) if s.preserve_unknown => {
                     let at = Path::Field(&path, &name, false);
@@ -215,7 +234,18 @@ impl<'a> Node<'a> {
                 }
             }
         }
+        merge(&mut out, merged);
         Ok(Value::Object(out))
+    }
+}
+
+/// A key of YAML 1.1 whose value's members are its map's own, but for those that the map has itself.
+const MERGE: &str = "<<";
+
+fn merge(own: &mut Map<String, Value>, merged: Value) {
+    let Value::Object(merged) = merged else { return };
+    for (key, value) in merged {
+        own.entry(key).or_insert(value);
     }
 }
 
@@ -295,6 +325,15 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_string<E: Error>(self, text: String) -> Result<Value, E> {
         self.text(text.into())
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Value, E> {
+        match self.cx.yaml.as_ref().and_then(|yaml| yaml.scalar(text)) {
+            None => self.visit_str(text),
+            Some(Scalar::Bool(b)) => self.visit_bool(b),
+            Some(Scalar::Int(i)) => self.visit_i64(i),
+            Some(Scalar::Float(f)) => self.visit_f64(f),
+        }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Value, A::Error> {

@@ -16,9 +16,16 @@ pub(crate) fn time(text: &str) -> Read {
     Ok(if canonical { None } else { Some(seconds(t)) })
 }
 
-/// `metav1.MicroTime`.
+/// `metav1.MicroTime`: with six digits of a fraction, no more and no less.
 pub(crate) fn micro_time(text: &str) -> Read {
     let t = parse_time(text)?;
+    let fraction = text.get(19..).unwrap_or_default().bytes().skip(1).take_while(u8::is_ascii_digit).count();
+    if text.as_bytes().get(19) != Some(&b'.') || fraction != 6 {
+        let rest = text.get(19..).unwrap_or_default();
+        return Err(format!(
+            "parsing time {text:?} as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse {rest:?} as \".000000\""
+        ));
+    }
     let printed = micros(t);
     Ok(if printed == text { None } else { Some(printed) })
 }

@@ -118,11 +118,15 @@ fn scalars_take_their_canonical_form() {
     for (schema, from, to) in [
         ("Time", "2026-01-02T03:04:05.678+02:00", "2026-01-02T01:04:05Z"),
         ("Time", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"),
-        ("MicroTime", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000000Z"),
-        ("MicroTime", "2026-01-02T03:04:05.1234567Z", "2026-01-02T03:04:05.123456Z"),
+        ("MicroTime", "2026-01-02T03:04:05.123456Z", "2026-01-02T03:04:05.123456Z"),
+        ("MicroTime", "2026-01-02T05:04:05.000000+02:00", "2026-01-02T03:04:05.000000Z"),
     ] {
         let s = builtin().definition(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{schema}")).unwrap();
         assert_eq!(check(json!(from), s).unwrap().value, json!(to));
+    }
+    let micro = builtin().definition("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime").unwrap();
+    for text in ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123Z", "2026-01-02T03:04:05.123456789Z"] {
+        assert!(check(json!(text), micro).is_err(), "{text}");
     }
     let secret = kind("", "v1", "Secret");
     assert_eq!(

@@ -9,6 +9,7 @@
 use super::PatchError;
 use crate::schema::{Field, Schema, Shape, Strategy, any};
 use serde_json::{Map, Value};
+use std::collections::{HashMap, HashSet};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -186,8 +187,40 @@ fn same(a: &Value, b: &Value, key: &str) -> bool {
     if key.is_empty() { a == b } else { a.get(key).is_some() && a.get(key) == b.get(key) }
 }
 
-fn position(list: &[Value], item: &Value, key: &str) -> Option<usize> {
-    list.iter().position(|v| same(v, item, key))
+/// Where items stand in a list. A long one is looked through once, not for every item.
+enum Places<'a> {
+    Few(&'a [Value]),
+    Many(HashMap<String, usize>),
+}
+
+/// Lists up to this long are looked through each time.
+const FEW: usize = 16;
+
+/// What an item is known by, as text.
+fn identity(item: &Value, key: &str) -> Option<String> {
+    if key.is_empty() { Some(item.to_string()) } else { item.get(key).map(Value::to_string) }
+}
+
+impl<'a> Places<'a> {
+    fn of(list: &'a [Value], key: &str) -> Self {
+        if list.len() <= FEW {
+            return Places::Few(list);
+        }
+        let mut places = HashMap::with_capacity(list.len());
+        for (i, item) in list.iter().enumerate() {
+            if let Some(identity) = identity(item, key) {
+                places.entry(identity).or_insert(i);
+            }
+        }
+        Places::Many(places)
+    }
+
+    fn get(&self, item: &Value, key: &str) -> Option<usize> {
+        match self {
+            Places::Few(list) => list.iter().position(|v| same(v, item, key)),
+            Places::Many(places) => places.get(&identity(item, key)?).copied(),
+        }
+    }
 }
 
 /// Puts the items that `order` names in its order, and the others between them as they were in `live`.
@@ -200,14 +233,15 @@ fn arranged(
     if !key.is_empty() && merged.iter().any(|v| v.get(key).is_none()) {
         return Err(invalid(format!("map does not contain declared merge key: {key}")));
     }
+    let (in_order, in_live) = (Places::of(order, key), Places::of(live, key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|v| position(order, v, key).is_some());
-    named.sort_by_key(|v| position(order, v, key));
-    others.sort_by_key(|v| position(live, v, key).unwrap_or(usize::MAX));
+        merged.into_iter().partition(|v| in_order.get(v, key).is_some());
+    named.sort_by_cached_key(|v| in_order.get(v, key));
+    others.sort_by_cached_key(|v| in_live.get(v, key).unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some(n), Some(o)) = (named.peek(), others.peek()) {
-        let other_first = match (position(live, o, key), position(live, n, key)) {
+        let other_first = match (in_live.get(o, key), in_live.get(n, key)) {
             (Some(o), Some(n)) => o < n,
             _ => false,
         };
@@ -230,18 +264,15 @@ fn merge_list(old: &mut Vec<Value>, new: Vec<Value>, m: &Meta<'_>, deletes: bool
     }
     if !objects {
         if deletes {
-            old.retain(|v| !new.contains(v));
+            let gone = Places::of(&new, "");
+            old.retain(|v| gone.get(v, "").is_none());
             return Ok(());
         }
         let live = old.clone();
         let mut merged = std::mem::take(old);
         merged.extend(new.iter().cloned());
-        let mut unique: Vec<Value> = Vec::with_capacity(merged.len());
-        for v in merged {
-            if !unique.contains(&v) {
-                unique.push(v);
-            }
-        }
+        let mut seen = HashSet::with_capacity(merged.len());
+        let unique: Vec<Value> = merged.into_iter().filter(|v| seen.insert(v.to_string())).collect();
         *old = arranged(unique, &new, &live, "")?;
         return Ok(());
     }
@@ -252,12 +283,13 @@ fn merge_list(old: &mut Vec<Value>, new: Vec<Value>, m: &Meta<'_>, deletes: bool
     let Shape::List(list) = &m.schema.shape else { return Err(invalid("a list that is none")) };
     let live: Vec<Value> = old.iter().map(|v| keyed(v, key)).collect();
     let mut rest = Vec::with_capacity(new.len());
+    let mut deleted = Vec::new();
     let mut replace = false;
     for item in new {
         match item.get(DIRECTIVE).map(|d| d.as_str()) {
             None => rest.push(item),
             Some(Some("delete")) if item.get(key).is_none() => return Err(no_key(&item, key)),
-            Some(Some("delete")) => old.retain(|v| !same(v, &item, key)),
+            Some(Some("delete")) => deleted.push(item),
             Some(Some("replace")) => replace = true,
             Some(_) => return Err(invalid(format!("unknown patch type: {} in map", item[DIRECTIVE]))),
         }
@@ -266,12 +298,21 @@ fn merge_list(old: &mut Vec<Value>, new: Vec<Value>, m: &Meta<'_>, deletes: bool
         *old = rest;
         return Ok(());
     }
+    if !deleted.is_empty() {
+        let gone = Places::of(&deleted, key);
+        old.retain(|v| gone.get(v, key).is_none());
+    }
     let order: Vec<Value> = rest.iter().map(|v| keyed(v, key)).collect();
-    for item in rest {
-        if item.get(key).is_none() {
-            return Err(no_key(&item, key));
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(old.len() + rest.len());
+    for (i, item) in old.iter().enumerate() {
+        if let Some(identity) = identity(item, key) {
+            places.entry(identity).or_insert(i);
         }
-        match (old.iter_mut().find(|v| same(v, &item, key)), item) {
+    }
+    for item in rest {
+        let Some(identity) = identity(&item, key) else { return Err(no_key(&item, key)) };
+        let place = *places.entry(identity).or_insert(old.len());
+        match (old.get_mut(place), item) {
             (Some(Value::Object(o)), Value::Object(n)) => merge_map(o, n, &list.item)?,
             (_, item) => old.push(item),
         }

@@ -88,3 +88,37 @@ proptest! {
         let _ = strategic(&mut patched, value_of(schema, other), schema);
     }
 }
+
+/// A long list is patched as a short one is, only not in the square of its length.
+#[test]
+fn long_lists_are_merged_as_short_ones() {
+    let pod = crate::schema::builtin().kind_of("", "v1", "Pod").unwrap();
+    let many = 60_000;
+    let mut target = json!({"metadata": {"finalizers": ["a"]}});
+    let new: Vec<String> = (0..many).map(|i| format!("f{}", i % (many - 1))).collect();
+    strategic(&mut target, json!({"metadata": {"finalizers": new}}), pod).unwrap();
+    let merged = target["metadata"]["finalizers"].as_array().unwrap();
+    assert_eq!((merged.len(), &merged[0], &merged[1]), (many, &json!("a"), &json!("f0")));
+    let gone: Vec<String> = (1..many - 1).map(|i| format!("f{i}")).collect();
+    strategic(&mut target, json!({"metadata": {"$deleteFromPrimitiveList/finalizers": gone}}), pod).unwrap();
+    assert_eq!(target["metadata"]["finalizers"], json!(["a", "f0"]));
+    let container = |i: usize, image: &str| json!({"name": format!("c{i}"), "image": image});
+    let mut target =
+        json!({"spec": {"containers": (0..100).map(|i| container(i, "old")).collect::<Vec<_>>()}});
+    let patch: Vec<Value> = [container(50, "new"), container(200, "new")]
+        .into_iter()
+        .chain((0..40).map(|i| json!({"name": format!("c{i}"), "$patch": "delete"})))
+        .collect();
+    strategic(&mut target, json!({"spec": {"containers": patch}}), pod).unwrap();
+    let images: Vec<(String, String)> = target["spec"]["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (c["name"].as_str().unwrap().into(), c["image"].as_str().unwrap().into()))
+        .collect();
+    let want: Vec<(String, String)> = (40..100)
+        .map(|i| (format!("c{i}"), if i == 50 { "new" } else { "old" }.into()))
+        .chain([("c200".into(), "new".into())])
+        .collect();
+    assert_eq!(images, want);
+}

@@ -2,23 +2,29 @@
 
 use super::entry::Entry;
 use super::filter::Filter;
+use super::own::OwnWrites;
 use super::pluck::Selectable;
 use super::queue::{Changes, Sender, queue};
 use bytes::Bytes;
 use imbl::OrdMap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use store::{Event, KeyValue, Revision};
 
 /// Objects by key. Cloning it is O(1), and a clone never changes.
 pub type Items = OrdMap<Arc<str>, Arc<Entry>>;
 
 /// Changes kept for watches that start in the past: this many,
-const HISTORY: usize = 2000;
+const HISTORY: usize = 8000;
 /// or this many bytes of objects.
 const HISTORY_BYTES: usize = 8 << 20;
-/// Snapshots kept for continue tokens, until the store is compacted.
+/// and for this long: twice what upstream's cache keeps at the least. Memory is given back when nothing happens.
+const HISTORY_AGE: Duration = Duration::from_secs(150);
+/// Snapshots kept for continue tokens, until the store is compacted,
 const SNAPSHOTS: usize = 100;
+/// or for this long.
+const SNAPSHOT_AGE: Duration = Duration::from_secs(300);
 
 /// The kinds of a [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +57,7 @@ pub struct Change {
     pub entry: Arc<Entry>,
     /// The object before it.
     pub old: Option<Arc<Entry>>,
+    at: Instant,
     line: OnceLock<Bytes>,
     frame: OnceLock<Option<Bytes>>,
 }
@@ -58,7 +65,7 @@ pub struct Change {
 impl Change {
     /// A change.
     pub fn new(kind: ChangeKind, entry: Arc<Entry>, old: Option<Arc<Entry>>) -> Self {
-        Change { kind, entry, old, line: OnceLock::new(), frame: OnceLock::new() }
+        Change { kind, entry, old, at: Instant::now(), line: OnceLock::new(), frame: OnceLock::new() }
     }
 
     /// The watch event's JSON, with its newline; made once for all watchers.
@@ -113,7 +120,7 @@ struct State {
     /// Changes up to this one are not in `history`.
     forgotten: Revision,
     watchers: HashMap<Index, Vec<Watcher>>,
-    snapshots: VecDeque<(Revision, Items)>,
+    snapshots: VecDeque<(Revision, Items, Instant)>,
     /// Lists of how things were before are no longer to be had.
     compacted: Revision,
     /// Changes that came while the collection was loaded; `None` once it is.
@@ -127,18 +134,9 @@ pub struct Collection {
     /// The fields that selectors may name.
     pub selectable: Vec<Selectable>,
     decode: Decode,
-    own: Mutex<HashMap<Arc<str>, Own>>,
+    own: Mutex<OwnWrites>,
     state: Mutex<State>,
 }
-
-/// What this server writes, until the store tells of it: it need not be decoded then.
-struct Own {
-    stored: Bytes,
-    json: Bytes,
-}
-
-/// Own writes remembered at a time.
-const OWN: usize = 1024;
 
 /// Makes stored bytes into canonical JSON.
 pub type Decode = Arc<dyn Fn(&Bytes) -> Result<Bytes, String> + Send + Sync>;
@@ -161,22 +159,23 @@ impl Collection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn own(&self) -> MutexGuard<'_, HashMap<Arc<str>, Own>> {
+    fn own(&self) -> MutexGuard<'_, OwnWrites> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what a write of this server makes of a key in the store, before it is tried.
     pub fn will_write(&self, key: &Arc<str>, stored: &Bytes, json: &Bytes) {
-        let mut own = self.own();
-        if own.len() == OWN {
-            own.clear();
-        }
-        own.insert(key.clone(), Own { stored: stored.clone(), json: json.clone() });
+        self.own().put(key, stored, json);
+    }
+
+    /// Forgets what was said of a write that has failed.
+    pub fn has_not_written(&self, key: &str) {
+        self.own().take(key);
     }
 
     fn entry(&self, kv: &KeyValue) -> Option<Arc<Entry>> {
         let key = kv.key.strip_prefix(&*self.prefix)?;
-        let own = self.own().remove(&kv.key).filter(|own| own.stored == kv.value);
+        let own = self.own().take(&kv.key).filter(|own| own.stored == kv.value);
         if let Some(own) = &own {
             debug_assert_eq!(
                 (self.decode)(&kv.value).as_ref(),
@@ -298,20 +297,33 @@ impl Collection {
     /// Keeps a snapshot for those who read it page by page.
     pub fn keep(&self, items: Items, revision: Revision) {
         let mut state = self.state();
-        if state.snapshots.iter().any(|(r, _)| *r == revision) {
+        if state.snapshots.iter().any(|(r, ..)| *r == revision) {
             return;
         }
         if state.snapshots.len() == SNAPSHOTS {
             state.snapshots.pop_front();
         }
-        state.snapshots.push_back((revision, items));
+        state.snapshots.push_back((revision, items, Instant::now()));
+    }
+
+    /// Forgets what is older than anyone should ask for: changes, and snapshots.
+    pub fn forget_old(&self, now: Instant) {
+        let mut state = self.state();
+        let old = |at: Instant, age: Duration| now.saturating_duration_since(at) > age;
+        while state.history.front().is_some_and(|c| old(c.at, HISTORY_AGE)) {
+            state.forget_first();
+        }
+        if state.history.is_empty() {
+            state.history.shrink_to_fit();
+        }
+        state.snapshots.retain(|(_, _, at)| !old(*at, SNAPSHOT_AGE));
     }
 
     /// Forgets how things were before `revision`, but for watchers.
     pub fn compact(&self, revision: Revision) {
         let mut state = self.state();
         state.compacted = revision;
-        state.snapshots.retain(|(r, _)| *r >= revision);
+        state.snapshots.retain(|(r, ..)| *r >= revision);
     }
 
     /// The collection as it was at exactly `revision`, if that is still known.
@@ -323,7 +335,7 @@ impl Collection {
         if revision >= state.last && revision <= applied.max(state.last) {
             return Some(state.items.clone());
         }
-        if let Some((_, items)) = state.snapshots.iter().find(|(r, _)| *r == revision) {
+        if let Some((_, items, _)) = state.snapshots.iter().find(|(r, ..)| *r == revision) {
             return Some(items.clone());
         }
         if revision < state.forgotten {
@@ -418,10 +430,14 @@ impl State {
         self.history_bytes += change.entry.json.len();
         self.history.push_back(change);
         while self.history.len() > HISTORY || self.history_bytes > HISTORY_BYTES && self.history.len() > 1 {
-            if let Some(gone) = self.history.pop_front() {
-                self.history_bytes -= gone.entry.json.len();
-                self.forgotten = gone.entry.revision;
-            }
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(gone) = self.history.pop_front() {
+            self.history_bytes -= gone.entry.json.len();
+            self.forgotten = gone.entry.revision;
         }
     }
 
@@ -518,6 +534,24 @@ mod tests {
         // Loaded anew, it is the same.
         pods.load(vec![put("c", 3, "n2"), put("e", 8, "n3")], 9);
         assert_eq!((on("n1"), on("n2"), on("n3")), (vec![], vec!["c".into()], vec!["e".into()]));
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_without_further_changes() {
+        let pods = pods();
+        pods.apply(&Event::Put(put("b", 2, "n1")));
+        let (items, revision) = pods.snapshot(2);
+        pods.keep(items, revision);
+        pods.apply(&Event::Put(put("b", 3, "n1")));
+        let filter = Arc::new(Filter::default());
+        pods.forget_old(Instant::now());
+        assert!(pods.watch(filter.clone(), 1).is_ok_and(|(missed, _)| missed.len() == 2));
+        pods.forget_old(Instant::now() + HISTORY_AGE + Duration::from_secs(1));
+        assert_eq!(pods.watch(filter.clone(), 1).err(), Some(TooOld { forgotten: 3 }));
+        assert!(pods.watch(filter, 3).is_ok(), "who has seen all goes on");
+        assert!(pods.at(2, 3).is_some());
+        pods.forget_old(Instant::now() + SNAPSHOT_AGE + Duration::from_secs(1));
+        assert!(pods.at(2, 3).is_none() && pods.at(3, 3).is_some());
     }
 
     #[test]

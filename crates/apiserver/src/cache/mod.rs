@@ -6,6 +6,7 @@
 pub mod collection;
 pub mod entry;
 pub mod filter;
+mod own;
 pub mod pluck;
 pub mod queue;
 
@@ -20,29 +21,41 @@ use std::time::Duration;
 use store::{Compaction, Event, KeyValue, Revision, Store, StoreError, Watch};
 use tokio::sync::watch;
 
+/// While someone waits for a revision the store is asked this often how far it is.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Old changes and snapshots are looked for this often.
+const FORGET_EVERY: Duration = Duration::from_secs(30);
 /// Keys read at a time when everything is loaded.
 const PAGE: usize = 2000;
-
-/// The root of all keys: upstream's `--etcd-prefix` default, with its slash.
-pub const ROOT: &str = "/registry/";
 
 /// Every object of the cluster.
 pub struct Cache {
     store: Arc<dyn Store>,
-    /// By the part of the prefix after [`ROOT`], such as `pods` or `services/specs`.
+    /// By the part of the prefix after the root, such as `pods` or `services/specs`.
     collections: RwLock<HashMap<String, Arc<Collection>>>,
     applied: watch::Sender<Revision>,
+    root: String,
 }
 
 impl Cache {
-    /// An empty cache over a store; [`Cache::run`] fills it.
-    pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Cache { store, collections: RwLock::default(), applied: watch::Sender::new(0) })
+    /// An empty cache over a store, in which all keys begin with `root`; [`Cache::run`] fills it.
+    pub fn new(store: Arc<dyn Store>, root: String) -> Arc<Self> {
+        Arc::new(Cache { store, collections: RwLock::default(), applied: watch::Sender::new(0), root })
+    }
+
+    /// The root of all keys, with its slash: `--etcd-prefix`.
+    pub fn root(&self) -> &str {
+        &self.root
     }
 
     /// The revision up to which all changes are here; 0 before the first load.
     pub fn applied(&self) -> Revision {
         *self.applied.borrow()
+    }
+
+    /// Whether everything has been loaded once. Until then nothing here says what is there.
+    pub fn is_loaded(&self) -> bool {
+        self.applied() > 0
     }
 
     /// Follows [`Cache::applied`].
@@ -72,12 +85,23 @@ impl Cache {
 
     /// Waits until every change up to `revision` is here. `false` if it is not after `patience`.
     pub async fn reach(&self, revision: Revision, patience: Duration) -> bool {
+        // Any state will do, but not that before the first load.
+        let revision = revision.max(1);
         let mut applied = self.applied.subscribe();
         if *applied.borrow_and_update() >= revision {
             return true;
         }
-        self.store.nudge().await;
-        tokio::time::timeout(patience, applied.wait_for(|r| *r >= revision)).await.is_ok_and(|r| r.is_ok())
+        let until = tokio::time::Instant::now() + patience;
+        // The store is asked again and again how far it is: an answer may be older than the question.
+        while tokio::time::Instant::now() < until {
+            self.store.nudge().await;
+            let step = (tokio::time::Instant::now() + ASK_AGAIN).min(until);
+            match tokio::time::timeout_at(step, applied.wait_for(|r| *r >= revision)).await {
+                Ok(reached) => return reached.is_ok(),
+                Err(_) => continue,
+            }
+        }
+        false
     }
 
     /// Waits until the cache shows everything that was answered to anyone before this call.
@@ -118,6 +142,15 @@ impl Cache {
         }
     }
 
+    /// Forgets what is old, again and again.
+    pub async fn forget_old(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(FORGET_EVERY).await;
+            let all = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+            all.values().for_each(|c| c.forget_old(std::time::Instant::now()));
+        }
+    }
+
     /// Has the store forget the past every `interval`, what is younger than that apart, and forgets it too.
     pub async fn compact(self: Arc<Self>, interval: Duration) {
         let mut last = Compaction::default();
@@ -154,8 +187,8 @@ impl Cache {
     async fn load(&self) -> Result<(Watch, Revision), StoreError> {
         // The watch starts first where no past is kept, so that nothing falls between the two.
         let start = self.store.revision().await?;
-        let watch = self.store.watch(ROOT, start).await?;
-        let (items, revision) = self.read_all(ROOT).await?;
+        let watch = self.store.watch(&self.root, start).await?;
+        let (items, revision) = self.read_all(&self.root).await?;
         let collections: Vec<(String, Arc<Collection>)> = self
             .collections
             .read()
@@ -165,13 +198,17 @@ impl Cache {
             .collect();
         let mut by_path: HashMap<String, Vec<KeyValue>> = HashMap::new();
         for kv in items {
-            let path = path_of(&kv.key).find(|p| collections.iter().any(|(k, _)| k == p)).map(str::to_string);
+            let path = path_of(&self.root, &kv.key)
+                .find(|p| collections.iter().any(|(k, _)| k == p))
+                .map(str::to_string);
             if let Some(path) = path {
                 by_path.entry(path).or_default().push(kv);
             }
         }
         for (path, collection) in collections {
-            collection.load(by_path.remove(&path).unwrap_or_default(), revision);
+            let items = by_path.remove(&path).unwrap_or_default();
+            let bytes = items.iter().map(|kv| kv.value.len()).sum();
+            crate::heavy::on(bytes, || collection.load(items, revision));
         }
         Ok((watch, revision))
     }
@@ -182,13 +219,13 @@ impl Cache {
             Event::Delete { key, .. } => key,
         };
         let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
-        path_of(key).find_map(|path| collections.get(path)).cloned()
+        path_of(&self.root, key).find_map(|path| collections.get(path)).cloned()
     }
 }
 
 /// What may be a collection's path in a key: its first segment after the root, or its first two.
-fn path_of(key: &str) -> impl Iterator<Item = &str> {
-    let rest = key.strip_prefix(ROOT).unwrap_or_default();
+fn path_of<'a>(root: &str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    let rest = key.strip_prefix(root).unwrap_or_default();
     let mut slashes = rest.match_indices('/').map(|(i, _)| i);
     [slashes.next(), slashes.next()].into_iter().flatten().map(|i| &rest[..i])
 }
@@ -198,4 +235,33 @@ pub fn within<'a>(items: &'a Items, namespace: &str) -> impl Iterator<Item = &'a
     let start: Arc<str> = format!("{namespace}/").into();
     let prefix = start.clone();
     items.range(start..).map(|(_, e)| e).take_while(move |e| e.key.starts_with(&*prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list that any state would do for must not be answered with none.
+    #[tokio::test]
+    async fn nothing_is_read_before_it_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(store::embedded::Embedded::open(dir.path()).unwrap());
+        let commit = store::Commit {
+            key: "/registry/pods/ns/a".into(),
+            expect: store::Expect::Absent,
+            change: store::Change::Put { value: r#"{"metadata":{"name":"a"}}"#.into(), ttl: None },
+            durability: store::Durability::Disk,
+        };
+        store.commit(commit).await.unwrap();
+        assert!(store.check().await.is_ok());
+        let cache = Cache::new(store, "/registry/".into());
+        let pods = Collection::new("/registry/pods/".into(), Vec::new(), Arc::new(|bytes| Ok(bytes.clone())));
+        let pods = Arc::new(pods);
+        cache.add("pods", pods.clone()).await.unwrap();
+        assert!(!cache.is_loaded() && !cache.reach(0, Duration::from_millis(150)).await);
+        let running = tokio::spawn(cache.clone().run());
+        assert!(cache.reach(0, Duration::from_secs(60)).await);
+        assert_eq!(pods.len(), 1);
+        running.abort();
+    }
 }

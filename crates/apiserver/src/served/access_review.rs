@@ -1,14 +1,18 @@
 //! SubjectAccessReview and its kin: whether someone may.
 
 use crate::respond;
+use crate::verbs::create::group_kind;
 use crate::verbs::{Answer, Request, internal};
 use api::Status;
+use api::field::{FieldErrors, FieldPath};
+use api::selector::{FieldRequirement, LabelSelector, Requirement, parse_fields};
 use auth::{Attributes, Decision, User};
 use bytes::Bytes;
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SelfSubjectRulesReview,
     SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde_json::{Value, json};
 
 fn decide(
@@ -20,6 +24,10 @@ fn decide(
     fn text(s: &Option<String>) -> &str {
         s.as_deref().unwrap_or_default()
     }
+    let (fields, labels, unreadable) = match resource {
+        Some(r) => selectors(request, r)?,
+        None => Default::default(),
+    };
     let asked = match (resource, path) {
         (Some(r), None) => Attributes {
             verb: text(&r.verb),
@@ -31,6 +39,8 @@ fn decide(
             namespace: text(&r.namespace),
             name: text(&r.name),
             path: "",
+            fields: &fields,
+            labels: &labels,
         },
         (None, Some(p)) => Attributes { verb: text(&p.verb), path: text(&p.path), ..Attributes::default() },
         _ => {
@@ -54,8 +64,60 @@ fn decide(
         allowed,
         denied,
         reason: Some(reason).filter(|r| !r.is_empty()),
-        evaluation_error: None,
+        evaluation_error: unreadable,
     })
+}
+
+/// The demands of the selectors in question, and what of them can't be read. That counts as no demand: who may read all
+/// may, others may not.
+fn selectors(
+    request: &Request,
+    asked: &ResourceAttributes,
+) -> Result<(Vec<FieldRequirement>, Vec<Requirement>, Option<String>), Status> {
+    let (mut fields, mut labels, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    let mut errors = FieldErrors::default();
+    let spec = FieldPath::root("spec");
+    let attributes = spec.child("resourceAttributes");
+    let both = "may not specified at the same time as requirements";
+    if let Some(selector) = &asked.field_selector {
+        let raw = selector.raw_selector.as_deref().filter(|r| !r.is_empty());
+        let requirements = selector.requirements.as_deref().unwrap_or_default();
+        if raw.is_some() && !requirements.is_empty() {
+            errors.invalid(attributes.child("fieldSelector").child("rawSelector"), &raw, both);
+        }
+        match raw.map(parse_fields).transpose() {
+            Ok(read) => fields.extend(read.unwrap_or_default()),
+            Err(e) => unreadable.push(e.to_string()),
+        }
+        for r in requirements {
+            let values = r.values.as_deref().unwrap_or_default();
+            match (r.operator.as_str(), values) {
+                (operator @ ("In" | "NotIn"), [one]) => fields.push(FieldRequirement {
+                    field: r.key.clone(),
+                    value: one.clone(),
+                    equal: operator == "In",
+                }),
+                (operator, _) => unreadable.push(format!("fieldSelectors do not yet support {operator}")),
+            }
+        }
+    }
+    if let Some(selector) = &asked.label_selector {
+        let raw = selector.raw_selector.as_deref().filter(|r| !r.is_empty());
+        let requirements = selector.requirements.clone().unwrap_or_default();
+        if raw.is_some() && !requirements.is_empty() {
+            errors.invalid(attributes.child("labelSelector").child("rawSelector"), &raw, both);
+        }
+        let object = meta::LabelSelector { match_expressions: Some(requirements), match_labels: None };
+        let read = raw.map_or_else(|| LabelSelector::from_object(&object), LabelSelector::parse);
+        match read {
+            Ok(read) => labels.extend(read.requirements),
+            Err(e) => unreadable.push(e.to_string()),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid(&group_kind(request), "", &errors));
+    }
+    Ok((fields, labels, (!unreadable.is_empty()).then(|| unreadable.join(", "))))
 }
 
 /// Answers a SubjectAccessReview, a LocalSubjectAccessReview or a SelfSubjectAccessReview.
@@ -73,13 +135,18 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
                 .unwrap_or_default()
         };
         let text = |name: &str| spec.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
-        User {
-            name: text("user"),
-            uid: text("uid"),
-            groups: list(spec.get("groups")),
-            extra: Default::default(),
-        }
+        let extra = part(&spec, "extra")?.unwrap_or_default();
+        User { name: text("user"), uid: text("uid"), groups: list(spec.get("groups")), extra }
     };
+    if user.name.is_empty() && user.groups.is_empty() {
+        let mut errors = FieldErrors::default();
+        errors.invalid(
+            FieldPath::root("spec").child("user"),
+            &"",
+            "at least one of user or group must be specified",
+        );
+        return Err(Status::invalid(&group_kind(request), "", &errors));
+    }
     if let Some(r) = &resource
         && request.resource.namespaced
         && r.namespace.as_deref() != Some(&request.info.namespace)

@@ -2,10 +2,10 @@
 
 use crate::cache::Entry;
 use crate::connect::{Target, Tls};
+use crate::request::Verb;
 use crate::respond::{self, ListMeta};
 use crate::verbs::{Answer, Request, internal};
 use api::Status;
-use api::selector::LabelSelector;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -18,31 +18,29 @@ const STORE: &str = "etcd-0";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers a request for one component or all.
-pub async fn answer(request: &Request) -> Answer {
+pub async fn answer(request: &Arc<Request>) -> Answer {
     request.warn("v1 ComponentStatus is deprecated in v1.19+");
     let name = request.info.name.as_str();
-    match request.info.verb.as_str() {
-        "get" => {
+    match request.info.verb {
+        Verb::Get => {
             let port = PARTS.iter().find(|(part, _)| *part == name).map(|(_, port)| *port);
             if port.is_none() && name != STORE {
                 return Err(request.not_found());
             }
             respond::object(request, 200, &*status(request, name, port).await?)
         }
-        "list" => {
+        Verb::List => {
             let parts = PARTS.iter().map(|(name, port)| (*name, Some(*port))).chain([(STORE, None)]);
             let asked = parts.map(|(name, port)| status(request, name, port));
             let mut all = futures::future::try_join_all(asked).await?;
             // They have no labels, so that a selector takes all of them or none.
-            if let Some(text) = request.query.text("labelSelector") {
-                let bad = |e| Status::bad_request(format!("unable to parse requirement: {e}"));
-                let selector = LabelSelector::parse(text).map_err(bad)?;
-                all.retain(|_| selector.matches(|_| None));
-            }
+            let selectors =
+                request.info.selectors.as_ref().map_err(|e| Status::bad_request(e.to_string()))?;
+            all.retain(|_| selectors.labels.matches(|_| None));
             respond::list(request, all.into_iter(), ListMeta { revision: 0, next: None, remaining: None })
                 .await
         }
-        verb => Err(Status::method_not_supported(&request.face.group_resource, verb)),
+        verb => Err(Status::method_not_supported(&request.face.group_resource, verb.name())),
     }
 }
 
@@ -67,7 +65,8 @@ async fn status(request: &Request, name: &str, port: Option<u16>) -> Result<Arc<
 
 async fn health(request: &Request, port: u16) -> Result<String, String> {
     let url = format!("https://127.0.0.1:{port}/healthz");
-    let target = Target { host: "127.0.0.1".into(), port, tls: Tls::Anyone, path: "/healthz".into() };
+    let target =
+        Target { host: "127.0.0.1".into(), port, tls: Tls::Anyone, path: "/healthz".into(), inside: false };
     let kubelets = &request.server.kubelets;
     let answer =
         kubelets.forward(target, Method::GET, &HeaderMap::new(), Default::default(), None, None).await;

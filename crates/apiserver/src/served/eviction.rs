@@ -2,6 +2,7 @@
 
 use crate::respond;
 use crate::verbs::modify::{How, Made, modify};
+use crate::verbs::options::check_delete;
 use crate::verbs::{Answer, Request, internal, subresource};
 use admission::Operation;
 use api::object::Object;
@@ -28,7 +29,11 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     request.server.admission.validate(&admission, Some(&eviction)).await?;
     let mut options: DeleteOptions =
         eviction.get::<Eviction>().and_then(|e| e.delete_options.clone()).unwrap_or_default();
-    let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
+    check_delete(&options)?;
+    // What is deleted is the pod, which is another request than to evict it.
+    let mut deletion = request.another(&request.resource.group_resource, &request.info.namespace, name)?;
+    deletion.options.dry_run |= options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
+    let deletion = &deletion;
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let free =
         matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.metadata.deletion_timestamp.is_some();
@@ -51,7 +56,7 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
                     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
                 ));
             }
-            unready = spend(request, budget, &pod, dry_run).await?;
+            unready = spend(deletion, budget, &pod).await?;
         }
     }
     // One that goes because it is not ready must not have become so since.
@@ -61,8 +66,8 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
             pod.metadata.resource_version.clone();
     }
     let done = async {
-        let options = if dry_run { options } else { say_why(request, options).await? };
-        crate::verbs::delete::delete_one(request, &options, dry_run).await.map(drop)
+        let options = if deletion.options.dry_run { options } else { say_why(deletion, options).await? };
+        crate::verbs::delete::delete_one(deletion, &options).await.map(drop)
     };
     match done.await {
         Err(e) if guarded && e.is_conflict() => return Err(refused()),
@@ -117,12 +122,7 @@ fn refused() -> Status {
 }
 
 /// Takes one disruption off the budget, or says that none is left. True if none is needed, since the pod is not ready.
-async fn spend(
-    request: &Request,
-    budget: &PodDisruptionBudget,
-    pod: &Pod,
-    dry_run: bool,
-) -> Result<bool, Status> {
+async fn spend(request: &Request, budget: &PodDisruptionBudget, pod: &Pod) -> Result<bool, Status> {
     let ready = pod
         .status
         .iter()
@@ -168,7 +168,7 @@ async fn spend(
         status.disrupted_pods.get_or_insert_default().insert(pod_name.clone(), now.clone());
         Ok(Made { value: serde_json::to_value(budget).map_err(internal)?, applied: false })
     };
-    if dry_run {
+    if request.options.dry_run {
         let current = serde_json::to_value(budget).map_err(internal)?;
         make(&current)?;
     } else {

@@ -61,6 +61,12 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
             &errors,
         ));
     }
+    let longest = request.server.options.service_account_max_token_expiration.as_secs() as i64;
+    let mut seconds = seconds;
+    if longest > 0 && seconds > longest {
+        request.warn(format!("requested expiration of {seconds} seconds shortened to {longest} seconds"));
+        seconds = longest;
+    }
     let audiences = spec
         .audiences
         .take()

@@ -2,6 +2,7 @@
 
 use crate::respond;
 use crate::verbs::{Answer, Request, internal};
+use api::Status;
 use bytes::Bytes;
 use k8s_openapi::api::authentication::v1::{
     SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
@@ -22,11 +23,13 @@ pub async fn create(request: &Request, body: Bytes) -> Answer {
     let mut review: TokenReview = serde_json::from_value(value).map_err(internal)?;
     let token = std::mem::take(&mut review.spec.token);
     let asked = review.spec.audiences.clone().unwrap_or_default();
-    let mine = request.server.options.api_audiences();
+    if token.is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
     let status = match request.server.tokens.review(&token, &asked, &*request.server) {
-        Ok(user) => TokenReviewStatus {
+        Ok((user, good_for)) => TokenReviewStatus {
             authenticated: Some(true),
-            audiences: Some(if asked.is_empty() { mine } else { asked }),
+            audiences: Some(good_for),
             user: Some(user_info(user)),
             error: None,
         },

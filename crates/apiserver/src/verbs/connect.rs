@@ -1,18 +1,21 @@
 //! exec, attach, port-forward, log and proxy: where a request below a pod, a node or a service goes on.
 
 use super::{Answer, Request, internal, store_failed};
+use crate::access;
 use crate::body::Body;
+
 use crate::connect::{Target, Tls};
+use crate::request::Verb;
 use crate::rewrite::Rewrite;
 use crate::websocket::{self, Unit};
 use admission::Operation;
-use api::{Status, read};
+use api::{Status, names, read};
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::Method;
 use http::header::LOCATION;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use rand::seq::IndexedRandom;
 
 /// Whether a subresource is answered by someone else.
@@ -27,6 +30,21 @@ pub async fn connect(
     body: Bytes,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Answer {
+    let taken = match request.info.subresource.as_str() {
+        "proxy" => true,
+        "log" => matches!(method, Method::GET | Method::HEAD),
+        _ => matches!(method, Method::GET | Method::POST),
+    };
+    if !taken {
+        let verb = request.info.verb.name();
+        return Err(Status::method_not_supported(&request.face.group_resource, verb));
+    }
+    // Who begins to talk does more than read, whatever method a WebSocket has to begin with.
+    if matches!(request.info.subresource.as_str(), "exec" | "attach" | "portforward")
+        && request.info.verb != Verb::Create
+    {
+        access::check(request, Verb::Create)?;
+    }
     request.server.consistent().await.map_err(store_failed)?;
     if request.info.subresource != "log" {
         let subresource = request.info.subresource.as_str();
@@ -37,16 +55,7 @@ pub async fn connect(
     let target = match (request.resource.names.plural, request.info.subresource.as_str()) {
         ("pods", "proxy") => pod_proxy(request)?,
         ("pods", sub) => pod_on_kubelet(request, sub)?,
-        ("nodes", "proxy") => {
-            let (name, port) = name_and_port(&request.info.name);
-            let (host, kubelet_port) = node_address(request, name)?;
-            Target {
-                host,
-                port: port.and_then(|p| p.parse().ok()).unwrap_or(kubelet_port),
-                tls: Tls::Kubelet,
-                path: rest(request),
-            }
-        }
+        ("nodes", "proxy") => node_proxy(request)?,
         ("services", "proxy") => service_proxy(request)?,
         _ => return Err(Status::no_such_path()),
     };
@@ -91,19 +100,31 @@ fn rest(request: &Request) -> String {
     }
 }
 
-/// `scheme:name:port`, `name:port` or `name`.
-fn name_and_port(name: &str) -> (&str, Option<&str>) {
-    let (_, name, port) = split_name(name);
-    (name, port)
+/// `scheme:name:port`, `name:port` or `name`, with a scheme and a port that there are.
+fn split_name(text: &str) -> Result<(&str, &str, Option<&str>), Status> {
+    let invalid = || Status::bad_request(format!("invalid request {text:?}"));
+    let (scheme, name, port) = match text.split(':').collect::<Vec<_>>().as_slice() {
+        [name] => ("", *name, None),
+        [name, port] => ("", *name, Some(*port).filter(|p| !p.is_empty())),
+        [scheme, name, port] => (*scheme, *name, Some(*port).filter(|p| !p.is_empty())),
+        _ => return Err(invalid()),
+    };
+    let known = |p: &str| names::port_name(p).is_empty() || p.parse::<u16>().is_ok_and(|n| n > 0);
+    if name.is_empty() || !matches!(scheme, "" | "http" | "https") || !port.is_none_or(known) {
+        return Err(invalid());
+    }
+    Ok((scheme, name, port))
 }
 
-fn split_name(text: &str) -> (&str, &str, Option<&str>) {
-    match text.split(':').collect::<Vec<_>>().as_slice() {
-        [name] => ("", name, None),
-        [name, port] => ("", name, Some(*port).filter(|p| !p.is_empty())),
-        [scheme, name, port] => (scheme, name, Some(*port).filter(|p| !p.is_empty())),
-        _ => ("", text, None),
-    }
+/// The kubelet's port is spoken to as a kubelet; any other in the scheme that was asked for.
+fn node_proxy(request: &Request) -> Result<Target, Status> {
+    let (scheme, name, port) = split_name(&request.info.name)?;
+    let (host, kubelet_port) = node_address(request, name)?;
+    let asked =
+        port.map(|p| p.parse::<u16>().map_err(|_| Status::bad_request(format!("invalid port {p:?}"))));
+    let port = asked.transpose()?.unwrap_or(kubelet_port);
+    let tls = if port == kubelet_port { Tls::Kubelet } else { tls_of(scheme)? };
+    Ok(Target { host, port, tls, path: rest(request), inside: true })
 }
 
 fn tls_of(scheme: &str) -> Result<Tls, Status> {
@@ -217,7 +238,7 @@ fn pod_on_kubelet(request: &Request, subresource: &str) -> Result<Target, Status
     let (host, port) = node_address(request, node)?;
     let query = out.finish();
     let path = if query.is_empty() { path } else { format!("{path}?{query}") };
-    Ok(Target { host, port, tls: Tls::Kubelet, path })
+    Ok(Target { host, port, tls: Tls::Kubelet, path, inside: false })
 }
 
 /// The container a request means: the one named, or the only one.
@@ -258,7 +279,7 @@ fn container(request: &Request, pod: &Pod, named: Option<&str>) -> Result<String
 }
 
 fn pod_proxy(request: &Request) -> Result<Target, Status> {
-    let (scheme, name, port) = split_name(&request.info.name);
+    let (scheme, name, port) = split_name(&request.info.name)?;
     let pods = api::GroupResource::new("", "pods");
     let pod: Pod = read::get(&*request.server, &request.info.namespace, name)
         .ok_or_else(|| Status::not_found(&pods, name))?;
@@ -284,11 +305,12 @@ fn pod_proxy(request: &Request) -> Result<Target, Status> {
         port: u16::try_from(number).map_err(|_| Status::bad_request("the port is out of range"))?,
         tls: tls_of(scheme)?,
         path: rest(request),
+        inside: true,
     })
 }
 
 fn service_proxy(request: &Request) -> Result<Target, Status> {
-    let (scheme, name, port) = split_name(&request.info.name);
+    let (scheme, name, port) = split_name(&request.info.name)?;
     let services = api::GroupResource::new("", "services");
     let service: Service = read::get(&*request.server, &request.info.namespace, name)
         .ok_or_else(|| Status::not_found(&services, name))?;
@@ -325,10 +347,24 @@ fn service_proxy(request: &Request) -> Result<Target, Status> {
             .iter()
             .flatten()
             .filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true));
+        let ready = ready.filter(|e| is_of_pod(request, e));
         candidates.extend(ready.filter_map(|e| e.addresses.first().map(|a| (a.clone(), port))));
     }
     let (host, port) = candidates.choose(&mut rand::rng()).cloned().ok_or_else(|| {
         Status::unavailable(format!("no endpoints available for service {:?}", request.info.name))
     })?;
-    Ok(Target { host, port: u16::try_from(port).unwrap_or(80), tls: tls_of(scheme)?, path: rest(request) })
+    let port = u16::try_from(port).map_err(|_| Status::bad_request("the port is out of range"))?;
+    Ok(Target { host, port, tls: tls_of(scheme)?, path: rest(request), inside: true })
+}
+
+/// Whether an endpoint is a pod of the service's namespace: whoever writes slices must not lead this server elsewhere.
+fn is_of_pod(request: &Request, endpoint: &Endpoint) -> bool {
+    let namespace = request.info.namespace.as_str();
+    let Some(to) = &endpoint.target_ref else { return false };
+    if to.namespace.as_deref() != Some(namespace) || to.kind.as_deref().is_some_and(|k| k != "Pod") {
+        return false;
+    }
+    let pod: Option<Pod> = read::get(&*request.server, namespace, to.name.as_deref().unwrap_or_default());
+    let ips = pod.and_then(|p| p.status).and_then(|s| s.pod_ips).unwrap_or_default();
+    endpoint.addresses.first().is_some_and(|a| ips.iter().any(|ip| ip.ip == *a))
 }

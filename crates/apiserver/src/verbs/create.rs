@@ -128,23 +128,41 @@ async fn attempt(request: &Request, mut object: Object, applied: bool) -> Result
     meta::validate(object.meta(), resource.namespaced, |n, p| kind.name_faults(n, p), &mut errors);
     kind.validate(&object, &mut errors);
     request.check_face(&object, None, &mut errors)?;
+    crate::capabilities::check(&request.server.options, &object, None, &mut errors);
     if !errors.is_empty() {
         return Err(Status::invalid(&group_kind(request), &name, &errors));
     }
     kind.warnings(&object, None).into_iter().for_each(|w| request.warn(w));
     crate::served::escalation::check(request, &object, None)?;
     request.server.admission.validate(&admission, Some(&object)).await?;
-    let dry_run = request.dry_run()?;
-    let claim = request.server.services.claim(request, &mut object, None, dry_run).await?;
+    let claim = request.server.services.claim(request, &mut object, None).await?;
     let json = api::json::print(&object, &resource.schema, fields.as_deref()).map_err(internal)?;
-    let outcome = commit(request, &name, Expect::Absent, json.into(), dry_run).await;
-    if outcome.is_err() {
-        claim.undo(&request.server).await;
-    }
+    let outcome = commit(request, &name, Expect::Absent, json.into()).await;
+    claim.settle(request, matches!(outcome, Ok(Ok(_)))).await;
     outcome.map_err(|e| match e {
-        StoreError::Conflict(_) => Status::already_exists(&request.face.group_resource, &name),
+        StoreError::Conflict(there) => {
+            let mut status = Status::already_exists(&request.face.group_resource, &name);
+            if is_being_deleted(request, &name, there) {
+                status.message = format!("object is being deleted: {}", status.message);
+            }
+            status
+        }
         e => store_failed(e),
     })?
+}
+
+/// Whether what has a name already is about to go.
+fn is_being_deleted(request: &Request, name: &str, there: Option<store::KeyValue>) -> bool {
+    let resource = &request.resource;
+    let json = match there {
+        Some(kv) => crate::codec::decode(&kv.value, &resource.schema, &*resource.kind).ok(),
+        None => {
+            let cached = resource.collection.as_ref();
+            cached.and_then(|c| c.get(&resource.key(&request.info.namespace, name))).map(|e| e.json.clone())
+        }
+    };
+    let value = json.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+    value.is_some_and(|v| v.pointer("/metadata/deletionTimestamp").is_some())
 }
 
 /// The managedFields of a new object, as JSON; empty for none.
@@ -213,7 +231,6 @@ pub async fn commit(
     name: &str,
     expect: Expect,
     json: Bytes,
-    dry_run: bool,
 ) -> Result<Result<Arc<Entry>, Status>, StoreError> {
     let resource = &request.resource;
     let key = resource.key(&request.info.namespace, name);
@@ -222,7 +239,7 @@ pub async fn commit(
         Err(e) => return Ok(Err(e)),
     };
     let entry = |revision| Ok(Arc::new(Entry::answer(key.as_str().into(), revision, &json)));
-    if dry_run {
+    if request.options.dry_run {
         let current = match expect {
             Expect::Absent if collection.get(&key).is_some() => return Err(StoreError::Conflict(None)),
             Expect::Absent => 0,
@@ -238,22 +255,24 @@ pub async fn commit(
     let how = resource.kind.stored();
     let ttl = match how.ttl_seconds {
         0 => None,
-        _ => Some(Duration::from_secs(if resource.names.plural == "events" {
-            request.server.options.event_ttl
-        } else {
-            how.ttl_seconds
-        })),
+        _ if resource.names.plural == "events" => Some(request.server.options.event_ttl),
+        seconds => Some(Duration::from_secs(seconds)),
     };
     let stored_key: Arc<str> = format!("{}{key}", collection.prefix).into();
     if request.server.store.shared_with_upstream() {
         collection.will_write(&stored_key, &stored, &json);
     }
     let commit = Commit {
-        key: stored_key,
+        key: stored_key.clone(),
         expect,
         change: Change::Put { value: stored, ttl },
         durability: if how.in_memory { Durability::Memory } else { Durability::Disk },
     };
-    let revision = request.store(commit).await?;
-    Ok(entry(revision))
+    match request.store(commit).await {
+        Ok(revision) => Ok(entry(revision)),
+        Err(e) => {
+            collection.has_not_written(&stored_key);
+            Err(e)
+        }
+    }
 }

@@ -3,10 +3,10 @@
 use super::modify::{How, Made, Outcome, from_store, modify, remove};
 use super::{Answer, Request, internal, store_failed, to_json};
 use crate::cache::Entry;
+use crate::request::Verb;
 use crate::respond;
 use admission::Operation;
 use api::Status;
-use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -15,62 +15,17 @@ use store::{Expect, StoreError};
 /// Times the object may change under a deletion before it is given up.
 const TRIES: usize = 32;
 
-/// Reads the options in the body, and those in the query, which the body's come before.
-pub fn options(request: &Request, body: &Bytes) -> Result<DeleteOptions, Status> {
-    let mut options = if body.is_empty() {
-        DeleteOptions::default()
-    } else {
-        let schema = api::schema::builtin()
-            .definition("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
-            .ok_or_else(|| internal("the schema of DeleteOptions is missing"))?;
-        let bad =
-            |e: &dyn std::fmt::Display| Status::bad_request(format!("the delete options can't be read: {e}"));
-        let value = match crate::negotiate::body_format(&request.headers)? {
-            crate::negotiate::Format::Json => api::json::decode(body, schema).map_err(|e| bad(&e))?.value,
-            crate::negotiate::Format::Yaml => api::yaml::decode(body, schema).map_err(|e| bad(&e))?.value,
-            crate::negotiate::Format::Protobuf => {
-                api::protobuf::from_wire(body, schema).map_err(|e| bad(&e))?
-            }
-        };
-        serde_json::from_value(value).map_err(|e| bad(&e))?
-    };
-    if options.grace_period_seconds.is_none() {
-        options.grace_period_seconds = request.query.number("gracePeriodSeconds")?;
-    }
-    if options.propagation_policy.is_none() {
-        options.propagation_policy = request.query.text("propagationPolicy").map(Into::into);
-    }
-    if options.orphan_dependents.is_none() && request.query.text("orphanDependents").is_some() {
-        options.orphan_dependents = Some(request.query.flag("orphanDependents"));
-    }
-    if options.propagation_policy.is_some() && options.orphan_dependents.is_some() {
-        return Err(Status::failure(
-            422,
-            "Invalid",
-            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set",
-        ));
-    }
-    if let Some(policy) = options.propagation_policy.as_deref()
-        && !matches!(policy, "Foreground" | "Background" | "Orphan")
-    {
-        return Err(Status::failure(
-            422,
-            "Invalid",
-            format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {policy:?}: supported values: \"Foreground\", \"Background\", \"Orphan\""
-            ),
-        ));
-    }
-    Ok(options)
-}
-
 /// Deletes the object asked for.
-pub async fn delete(request: &Request, body: Bytes) -> Answer {
+pub async fn delete(request: &Request) -> Answer {
     request.resource.collection("delete")?;
-    let options = options(request, &body)?;
-    let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
-    match delete_one(request, &options, dry_run).await? {
+    let options = request.options.delete.clone().unwrap_or_default();
+    let unsaid = options.propagation_policy.is_none() && options.orphan_dependents.is_none();
+    if unsaid && request.resource.names.plural == "jobs" {
+        request.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
+    }
+    match delete_one(request, &options).await? {
         Outcome::Kept(entry) => request.answer(200, &entry),
+        Outcome::Gone(last) if request.resource.kind.answers_deleted() => request.answer(200, &last),
         Outcome::Gone(last) => {
             let uid = last
                 .value()
@@ -86,11 +41,7 @@ pub async fn delete(request: &Request, body: Bytes) -> Answer {
 }
 
 /// Deletes the object asked for, or begins to. It is kept while something holds it.
-pub async fn delete_one(
-    request: &Request,
-    options: &DeleteOptions,
-    dry_run: bool,
-) -> Result<Outcome, Status> {
+pub async fn delete_one(request: &Request, options: &DeleteOptions) -> Result<Outcome, Status> {
     let collection = request.resource.collection("delete")?;
     let key = request.key();
     let mut current = collection.get(&key);
@@ -114,9 +65,9 @@ pub async fn delete_one(
         let plan = plan(request, options, &value, &object)?;
         let done = match plan {
             Plan::Nothing => return Ok(Outcome::Kept(old)),
-            Plan::Remove => remove(request, &old, Expect::Unchanged(old.revision), dry_run)
+            Plan::Remove => remove(request, &old, Expect::Unchanged(old.revision))
                 .await
-                .map(|_| Outcome::Gone(old.clone())),
+                .map(|revision| Outcome::Gone(Arc::new(old.at(revision)))),
             Plan::Mark(marked) => mark(request, &old, marked).await?,
         };
         match done {
@@ -180,7 +131,7 @@ fn plan(
         }
     }
     let before: Vec<String> = meta.finalizers.clone().unwrap_or_default();
-    let finalizers = with_propagation(options, before.clone());
+    let finalizers = with_propagation(options, before.clone(), kind.orphans());
     marked["metadata"]["finalizers"] = json!(finalizers);
     if finalizers.is_empty()
         && let Some(Value::Object(meta)) = marked.get_mut("metadata")
@@ -197,7 +148,9 @@ fn plan(
         return Ok(Plan::Nothing);
     }
     if !deleting || shortened {
-        let at = Time(request.now + jiff::SignedDuration::from_secs(seconds));
+        let at = Time(
+            request.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(jiff::Timestamp::MAX),
+        );
         marked["metadata"]["deletionTimestamp"] = serde_json::to_value(at).map_err(internal)?;
         marked["metadata"]["deletionGracePeriodSeconds"] = seconds.into();
     }
@@ -213,10 +166,12 @@ fn plan(
 }
 
 /// What becomes of dependents is a finalizer's business.
-fn with_propagation(options: &DeleteOptions, mut finalizers: Vec<String>) -> Vec<String> {
+fn with_propagation(options: &DeleteOptions, mut finalizers: Vec<String>, orphans: bool) -> Vec<String> {
     let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
         (None, Some(true)) => Some("Orphan"),
         (None, Some(false)) => Some("Background"),
+        // What the object says itself goes before what its kind does.
+        (None, None) if orphans && !finalizers.iter().any(|f| f == "foregroundDeletion") => Some("Orphan"),
         (policy, _) => policy,
     };
     let Some(policy) = policy else { return finalizers };
@@ -261,15 +216,13 @@ async fn mark(
 }
 
 /// Deletes every object that the selectors want.
-pub async fn delete_collection(request: Arc<Request>, body: Bytes) -> Answer {
+pub async fn delete_collection(request: Arc<Request>) -> Answer {
+    if request.resource.kind.verbs() != resources::Verbs::All {
+        return Err(Status::method_not_supported(&request.face.group_resource, "deletecollection"));
+    }
     let collection = request.resource.collection("deletecollection")?.clone();
-    let options = options(&request, &body)?;
-    let dry_run = request.dry_run()? || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
-    let filter = request.face.filter(
-        &request.info.namespace,
-        request.query.text("labelSelector"),
-        request.query.text("fieldSelector"),
-    )?;
+    let options = request.options.delete.clone().unwrap_or_default();
+    let filter = request.face.filter(&request.info)?;
     super::get::wait(&request, None).await?;
     let (items, revision) = collection.narrowed(&filter, request.server.cache.applied());
     let wanted = super::list::select(&items, &filter, None, usize::MAX);
@@ -277,16 +230,9 @@ pub async fn delete_collection(request: Arc<Request>, body: Bytes) -> Answer {
         let mut info = (*request.info).clone();
         info.namespace = entry.namespace().to_string();
         info.name = entry.name().to_string();
-        let one = Request::new(
-            request.server.clone(),
-            info,
-            request.query.clone(),
-            request.headers.clone(),
-            request.user.clone(),
-            request.face.clone(),
-            request.accepted.clone(),
-        );
-        match delete_one(&one, &options, dry_run).await {
+        info.verb = Verb::Delete;
+        let one = request.derived(info, request.face.clone());
+        match delete_one(&one, &options).await {
             Ok(_) => {}
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e),

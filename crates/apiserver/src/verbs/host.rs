@@ -14,15 +14,7 @@ impl Request {
         let target = target.ok_or_else(|| internal(format!("{resource} are not served")))?;
         let mut info = (*self.info).clone();
         (info.namespace, info.name) = (namespace.into(), name.into());
-        Ok(Request::new(
-            self.server.clone(),
-            info,
-            self.query.clone(),
-            self.headers.clone(),
-            self.user.clone(),
-            target,
-            self.accepted.clone(),
-        ))
+        Ok(self.derived(info, target))
     }
 }
 
@@ -44,7 +36,7 @@ impl Host for Request {
             subresource,
             namespace,
             name,
-            path: "",
+            ..Attributes::default()
         };
         match self.server.authorizers.authorize(&self.user, &asked, &*self.server) {
             Decision::Allow => Ok(()),

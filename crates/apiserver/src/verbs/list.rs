@@ -4,7 +4,8 @@ use super::get::{resource_version, wait};
 use super::{Answer, Request, internal};
 use crate::cache::{Entry, Filter, Items};
 use crate::respond::{self, ListMeta};
-use api::Status;
+use api::field::{FieldErrors, FieldPath};
+use api::{GroupKind, Status};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub struct Continue {
     v: String,
     rv: i64,
     start: String,
+    /// How many there are from there on, if that is known: otherwise each page would have them counted again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<usize>,
 }
 
 impl Continue {
@@ -31,26 +35,29 @@ impl Continue {
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
 /// Answers with a collection, or a page of it.
-pub async fn list(request: &Request) -> Answer {
+pub async fn list(request: &Arc<Request>) -> Answer {
     let collection = request.resource.collection("list")?;
-    let filter = request.face.filter(
-        &request.info.namespace,
-        request.query.text("labelSelector"),
-        request.query.text("fieldSelector"),
-    )?;
+    check_options(request, false)?;
+    let filter = request.face.filter(&request.info)?;
     let limit = request.query.number("limit")?.unwrap_or(0).max(0) as usize;
+    let mut left = None;
     let (snapshot, revision, after) = match request.query.text("continue") {
-        Some(token) => go_on(request, token).await?,
+        Some(token) => {
+            left = Continue::parse(token).filter(|t| t.rv > 0).and_then(|t| t.left);
+            go_on(request, token).await?
+        }
         None => {
             let wanted = resource_version(request)?;
             let rule = request.query.text("resourceVersionMatch");
             match (rule, wanted) {
-                (None | Some("NotOlderThan"), wanted) => {
-                    if rule.is_some() && wanted.is_none() {
-                        return Err(forbidden_match(
-                            "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                        ));
-                    }
+                (Some("Exact"), Some(revision)) => {
+                    wait(request, Some(revision)).await?;
+                    let items = collection
+                        .at(revision, request.server.cache.applied())
+                        .ok_or_else(|| too_old(revision))?;
+                    (items, revision, None)
+                }
+                (_, wanted) => {
                     wait(request, wanted).await?;
                     let applied = request.server.cache.applied();
                     // What is read in pages is kept whole.
@@ -59,28 +66,6 @@ pub async fn list(request: &Request) -> Answer {
                         _ => collection.snapshot(applied),
                     };
                     (items, revision, None)
-                }
-                (Some("Exact"), Some(revision)) if revision > 0 => {
-                    wait(request, Some(revision)).await?;
-                    let items = collection
-                        .at(revision, request.server.cache.applied())
-                        .ok_or_else(|| too_old(revision))?;
-                    (items, revision, None)
-                }
-                (Some("Exact"), Some(_)) => {
-                    return Err(forbidden_match(
-                        "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-                    ));
-                }
-                (Some("Exact"), None) => {
-                    return Err(forbidden_match(
-                        "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                    ));
-                }
-                (Some(other), _) => {
-                    return Err(Status::bad_request(format!(
-                        "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-                    )));
                 }
             }
         }
@@ -94,17 +79,56 @@ pub async fn list(request: &Request) -> Answer {
         items.truncate(limit);
         let last = items.last().map(|e| e.key.to_string()).unwrap_or_default();
         if filter.takes_all() {
-            meta.remaining = Some(wanted(&snapshot, &filter, Some(&last)).count());
+            let rest = left.and_then(|l: usize| l.checked_sub(limit)).filter(|rest| *rest > 0);
+            meta.remaining = Some(rest.unwrap_or_else(|| wanted(&snapshot, &filter, Some(&last)).count()));
         }
-        let token = Continue { v: TOKEN_VERSION.into(), rv: revision as i64, start: format!("{last}\0") };
+        let start = format!("{last}\0");
+        let token = Continue { v: TOKEN_VERSION.into(), rv: revision as i64, start, left: meta.remaining };
         meta.next = Some(B64.encode(serde_json::to_vec(&token).map_err(internal)?));
         collection.keep(snapshot, revision);
     }
     respond::list(request, items.into_iter(), meta).await
 }
 
-fn forbidden_match(why: &str) -> Status {
-    Status::bad_request(format!("resourceVersionMatch: Forbidden: {why}"))
+/// Refuses options that contradict each other, as upstream's ListOptions are checked.
+pub fn check_options(request: &Request, watch: bool) -> Result<(), Status> {
+    let query = &request.query;
+    let mut errors = FieldErrors::default();
+    let at = || FieldPath::root("resourceVersionMatch");
+    let initial = query.get("sendInitialEvents").is_some();
+    let rule = query.text("resourceVersionMatch");
+    if watch && initial && rule != Some("NotOlderThan") {
+        errors.forbidden(at(), "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    }
+    if !watch && initial {
+        errors.forbidden(FieldPath::root("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+    }
+    if let Some(rule) = rule {
+        if watch && !initial {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            errors.forbidden(at(), why);
+        }
+        if !watch && query.text("resourceVersion").is_none() {
+            errors.forbidden(at(), "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if query.text("continue").is_some() {
+            errors.forbidden(at(), "resourceVersionMatch is forbidden when continue is provided");
+        }
+        match (watch, rule) {
+            (_, "NotOlderThan") | (false, "Exact") => {}
+            (true, other) => errors.not_supported(at(), other, &["NotOlderThan"]),
+            (false, other) => errors.not_supported(at(), other, &["Exact", "NotOlderThan", ""]),
+        }
+        if !watch && rule == "Exact" && query.text("resourceVersion") == Some("0") {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            errors.forbidden(at(), why);
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = GroupKind { group: "meta.k8s.io".into(), kind: "ListOptions".into() };
+    Err(Status::invalid(&kind, "", &errors))
 }
 
 fn too_old(revision: u64) -> Status {
@@ -126,10 +150,12 @@ async fn go_on(request: &Request, token: &str) -> Result<(Items, u64, Option<Str
         return Ok((items, revision, Some(after)));
     }
     let revision = token.rv as u64;
+    // Another server may have given the token, and be ahead of this one.
+    wait(request, Some(revision)).await?;
     match collection.at(revision, request.server.cache.applied()) {
         Some(items) => Ok((items, revision, Some(after))),
         None => {
-            let on = Continue { v: TOKEN_VERSION.into(), rv: -1, start: token.start };
+            let on = Continue { v: TOKEN_VERSION.into(), rv: -1, start: token.start, left: None };
             let mut status = Status::expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
             );

@@ -7,6 +7,7 @@ pub mod get;
 pub mod host;
 pub mod list;
 pub mod modify;
+pub mod options;
 pub mod patch;
 pub mod scale;
 pub mod subresource;
@@ -28,6 +29,7 @@ use auth::User;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use jiff::Timestamp;
+use options::{FieldValidation, Options};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,6 +60,8 @@ pub struct Request {
     pub accepted: Accepted,
     /// When it came.
     pub now: Timestamp,
+    /// What a change asks for beside its object.
+    pub options: Options,
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<BTreeMap<String, String>>,
     announced: Mutex<Option<store::Announced>>,
@@ -65,14 +69,6 @@ pub struct Request {
 
 /// The answer to a request.
 pub type Answer = Result<Response<Body>, Status>;
-
-/// What is done about unknown and duplicate fields: `fieldValidation`.
-#[derive(Clone, Copy, PartialEq)]
-enum FieldValidation {
-    Ignore,
-    Warn,
-    Strict,
-}
 
 impl Request {
     /// Gathers what a verb needs.
@@ -100,10 +96,27 @@ impl Request {
             face,
             accepted,
             now: Timestamp::now(),
+            options: Options::default(),
             warnings: Mutex::new(deprecated.into_iter().filter(|text| !text.is_empty()).collect()),
             annotations: Mutex::default(),
             announced: Mutex::default(),
         }
+    }
+
+    /// A request of the same user, with the same options, for something else.
+    pub fn derived(&self, info: RequestInfo, face: Arc<Resource>) -> Request {
+        let mut request = Request::new(
+            self.server.clone(),
+            info,
+            self.query.clone(),
+            self.headers.clone(),
+            self.user.clone(),
+            face,
+            self.accepted.clone(),
+        );
+        request.options = Options { delete: None, ..self.options.clone() };
+        request.now = self.now;
+        request
     }
 
     /// Tells the store that this request will commit.
@@ -146,39 +159,10 @@ impl Request {
         self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether nothing is to be kept.
-    pub fn dry_run(&self) -> Result<bool, Status> {
-        let mut dry = false;
-        for value in self.query.all("dryRun").filter(|v| !v.is_empty()) {
-            if value != "All" {
-                let mut errors = api::field::FieldErrors::default();
-                errors.not_supported(api::field::FieldPath::root("dryRun"), value, &["All"]);
-                return Err(Status::invalid(
-                    &api::GroupKind { group: "meta.k8s.io".into(), kind: "CreateOptions".into() },
-                    "",
-                    &errors,
-                ));
-            }
-            dry = true;
-        }
-        Ok(dry)
-    }
-
-    fn field_validation(&self) -> Result<FieldValidation, Status> {
-        match self.query.text("fieldValidation") {
-            None | Some("Warn") => Ok(FieldValidation::Warn),
-            Some("Ignore") => Ok(FieldValidation::Ignore),
-            Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(Status::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Warn\", \"Strict\""
-            ))),
-        }
-    }
-
     /// Who manages the fields that this request sets.
     pub fn manager(&self) -> String {
-        if let Some(manager) = self.query.text("fieldManager") {
-            return manager.into();
+        if let Some(manager) = &self.options.field_manager {
+            return manager.clone();
         }
         // As upstream: the user agent up to its version.
         let agent =
@@ -294,7 +278,7 @@ impl Request {
         if faults.is_empty() {
             return Ok(());
         }
-        match self.field_validation()? {
+        match self.options.field_validation {
             FieldValidation::Ignore => {}
             FieldValidation::Warn => faults.into_iter().for_each(|w| self.warn(w)),
             FieldValidation::Strict => {
@@ -327,7 +311,7 @@ impl Request {
             uid: &self.user.uid,
             groups: &self.user.groups,
             extra: &self.user.extra,
-            dry_run: self.dry_run().unwrap_or(false),
+            dry_run: self.options.dry_run,
             old,
             reader: &*self.server,
             host: self,
@@ -376,6 +360,7 @@ impl api::apply::Versions for Request {
 /// What a failure of the store is to a client.
 pub fn store_failed(e: StoreError) -> Status {
     match e {
+        StoreError::TooLarge(why) => Status::too_large(format!("the object is too large to be kept: {why}")),
         StoreError::Full(why) => Status::failure(
             507,
             "InsufficientStorage",

@@ -137,7 +137,6 @@ async fn attempt(
     let name = request.info.name.as_str();
     let mut old_value = old_entry.value().map_err(internal)?;
     let Made { mut value, applied } = make(&old_value)?;
-    let dry_run = request.dry_run()?;
     // Nothing but the tracking of fields looks at them.
     let old_fields = take_fields(&mut old_value);
     let old = kind.read(&old_value)?;
@@ -177,7 +176,7 @@ async fn attempt(
         }
         check(request, how, &new, &old, &admission).await?;
         claim = match how.part {
-            None => request.server.services.claim(request, &mut new, Some(&old), dry_run).await?,
+            None => request.server.services.claim(request, &mut new, Some(&old)).await?,
             _ => Default::default(),
         };
         value = to_json(request, &new)?;
@@ -192,6 +191,7 @@ async fn attempt(
         request.track(Some(&old_value), &mut value, how.part.unwrap_or_default(), how.manager);
     }
     if same(&value, &old_value) {
+        claim.settle(request, false).await;
         return Ok(Outcome::Kept(old_entry.clone()));
     }
     let meta_of =
@@ -199,7 +199,7 @@ async fn attempt(
     let deleting = !meta_of(&value, "deletionTimestamp").is_null();
     let expect = Expect::Unchanged(old_entry.revision);
     if deleting && !is_held(request, &value, new_object.as_ref())? {
-        let outcome = remove(request, old_entry, expect, dry_run).await.map_err(Failed::Store)?;
+        let outcome = remove(request, old_entry, expect).await.map_err(Failed::Store)?;
         let last = Entry::new(
             old_entry.key.clone(),
             outcome,
@@ -209,12 +209,10 @@ async fn attempt(
         return Ok(Outcome::Gone(Arc::new(last.map_err(internal)?)));
     }
     let committed = match canonical(&value) {
-        Ok(json) => commit(request, name, expect, json.into(), dry_run).await,
+        Ok(json) => commit(request, name, expect, json.into()).await,
         Err(e) => Ok(Err(internal(e))),
     };
-    if !matches!(committed, Ok(Ok(_))) {
-        claim.undo(&request.server).await;
-    }
+    claim.settle(request, matches!(committed, Ok(Ok(_)))).await;
     Ok(Outcome::Kept(committed.map_err(Failed::Store)??))
 }
 
@@ -234,13 +232,8 @@ pub fn is_held(request: &Request, value: &Value, object: Option<&Object>) -> Res
 }
 
 /// Removes an object from the store.
-pub async fn remove(
-    request: &Request,
-    old: &Arc<Entry>,
-    expect: Expect,
-    dry_run: bool,
-) -> Result<u64, StoreError> {
-    if dry_run {
+pub async fn remove(request: &Request, old: &Arc<Entry>, expect: Expect) -> Result<u64, StoreError> {
+    if request.options.dry_run {
         return Ok(old.revision);
     }
     let prefix = request.resource.collection.as_ref().map(|c| c.prefix.as_str()).unwrap_or_default();
@@ -355,6 +348,9 @@ async fn check(
     resource.kind.validate_update(how.part, new, old, &mut errors);
     if how.part.is_none() {
         request.check_face(new, Some(old), &mut errors)?;
+    }
+    if how.part.is_none_or(|part| part == "ephemeralcontainers") {
+        crate::capabilities::check(&request.server.options, new, Some(old), &mut errors);
     }
     if !errors.is_empty() {
         return Err(Status::invalid(&group_kind(request), &request.info.name, &errors));

@@ -3,7 +3,9 @@
 use super::create::author;
 use super::modify::{How, Made, modify};
 use super::{Answer, Request};
+use crate::heavy;
 use crate::negotiate::content_type;
+use crate::request::Verb;
 use api::Status;
 use api::apply::ApplyError;
 use bytes::Bytes;
@@ -47,35 +49,30 @@ fn read(request: &Request, body: &Bytes) -> Result<Patch, Status> {
 pub async fn patch(request: &Request, body: Bytes, part: Option<&str>) -> Answer {
     request.resource.collection("patch")?;
     let patch = read(request, &body)?;
-    let force = request.query.flag("force");
+    let force = request.options.force;
     if let Patch::Apply(config) = &patch {
-        if request.query.text("fieldManager").is_none() {
-            return Err(Status::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-            ));
-        }
         check_config(request, config)?;
-    } else if request.query.get("force").is_some() {
-        return Err(Status::bad_request(
-            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
-        ));
     }
     let manager = request.manager();
     let how = How { part, checked: true, manager: &manager };
+    let size = body.len();
     let make = |old: &Value| {
         if request.face.facet.is_none() {
-            return make(request, &patch, old, part, &manager, force);
+            return heavy::on(size, || make(request, &patch, old, part, &manager, force));
         }
         let mut shown = old.clone();
         request.face.from_own(&mut shown);
-        let mut made = make(request, &patch, &shown, part, &manager, force)?;
+        let mut made = heavy::on(size, || make(request, &patch, &shown, part, &manager, force))?;
         request.face.to_own(&mut made.value);
         Ok(made)
     };
     match modify(request, how, &make).await? {
         Some(outcome) => request.answer(200, &outcome.entry()),
         None => match patch {
-            Patch::Apply(config) if part.is_none() => create(request, &config, &manager, force).await,
+            Patch::Apply(config) if part.is_none() => {
+                crate::access::check(request, Verb::Create)?;
+                create(request, &config, &manager, force).await
+            }
             _ => Err(request.not_found()),
         },
     }

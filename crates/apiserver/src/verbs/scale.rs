@@ -4,6 +4,7 @@ use super::modify::{How, Made, modify};
 use super::{Answer, Request, internal, to_json};
 use crate::cache::Entry;
 use crate::negotiate::content_type;
+use crate::request::Verb;
 use crate::respond;
 use api::field::{FieldErrors, FieldPath};
 use api::schema::builtin;
@@ -46,8 +47,8 @@ pub async fn get(request: &Request) -> Answer {
 pub async fn write(request: &Request, body: Bytes) -> Answer {
     let gvk = GroupVersionKind::new("autoscaling", "v1", "Scale");
     let schema = builtin().kind(&gvk).ok_or_else(|| internal("the schema of Scale is missing"))?;
-    let put = match request.info.verb.as_str() {
-        "update" => Some(request.decode(&body, schema, &gvk)?),
+    let put = match request.info.verb {
+        Verb::Update => Some(request.decode(&body, schema, &gvk)?),
         _ => None,
     };
     let manager = request.manager();
@@ -88,6 +89,12 @@ pub async fn write(request: &Request, body: Bytes) -> Answer {
         let mut object = request.resource.kind.read(old)?;
         request.resource.kind.set_scale(&mut object, replicas as i32);
         let mut value = to_json(request, &object)?;
+        // Which object and which state is meant is looked at as for any update.
+        for field in ["name", "uid"] {
+            if let Some(said) = scale.pointer(&format!("/metadata/{field}")) {
+                value["metadata"][field] = said.clone();
+            }
+        }
         let version = scale.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
         value["metadata"]["resourceVersion"] = if version.is_null() { "".into() } else { version };
         Ok(Made { value, applied: false })

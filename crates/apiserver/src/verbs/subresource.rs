@@ -2,6 +2,7 @@
 
 use super::modify::{How, Made, modify};
 use super::{Answer, Request, internal, to_json};
+use crate::request::Verb;
 use crate::respond;
 use admission::Operation;
 use api::object::{Custom, Object};
@@ -27,17 +28,22 @@ pub fn find(request: &Request) -> Result<Subresource, Status> {
 
 /// Answers a request for a subresource whose body has been read.
 pub async fn answer(request: Arc<Request>, subresource: Subresource, body: Bytes) -> Answer {
-    let verb = request.info.verb.as_str();
+    let verb = request.info.verb;
     match (subresource, verb) {
-        (Subresource::Part(_), "get") => super::get::get(&request).await,
-        (Subresource::Part(part), "update") => super::update::update(&request, body, Some(part)).await,
-        (Subresource::Part(part), "patch") => super::patch::patch(&request, body, Some(part)).await,
-        (Subresource::Scale, "get") => super::scale::get(&request).await,
-        (Subresource::Scale, "update" | "patch") => super::scale::write(&request, body).await,
-        (Subresource::Edit(name), "create") => edit(&request, name, body).await,
-        (Subresource::Served("token"), "create") => crate::served::token::create(&request, body).await,
-        (Subresource::Served("eviction"), "create") => crate::served::eviction::create(&request, body).await,
-        _ => Err(Status::method_not_supported(&request.face.group_resource, verb)),
+        (Subresource::Part("finalize"), Verb::Get | Verb::Patch) => {
+            Err(Status::method_not_supported(&request.face.group_resource, verb.name()))
+        }
+        (Subresource::Part(_), Verb::Get) => super::get::get(&request).await,
+        (Subresource::Part(part), Verb::Update) => super::update::update(&request, body, Some(part)).await,
+        (Subresource::Part(part), Verb::Patch) => super::patch::patch(&request, body, Some(part)).await,
+        (Subresource::Scale, Verb::Get) => super::scale::get(&request).await,
+        (Subresource::Scale, Verb::Update | Verb::Patch) => super::scale::write(&request, body).await,
+        (Subresource::Edit(name), Verb::Create) => edit(&request, name, body).await,
+        (Subresource::Served("token"), Verb::Create) => crate::served::token::create(&request, body).await,
+        (Subresource::Served("eviction"), Verb::Create) => {
+            crate::served::eviction::create(&request, body).await
+        }
+        _ => Err(Status::method_not_supported(&request.face.group_resource, verb.name())),
     }
 }
 

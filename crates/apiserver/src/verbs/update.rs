@@ -2,6 +2,7 @@
 
 use super::modify::{How, Made, modify};
 use super::{Answer, Request};
+use crate::request::Verb;
 use bytes::Bytes;
 
 /// Replaces the object with the one in the body, or makes it, where its kind is made so.
@@ -14,6 +15,7 @@ pub async fn update(request: &Request, body: Bytes, part: Option<&str>) -> Answe
     match modify(request, how, &make).await? {
         Some(outcome) => request.answer(200, &outcome.entry()),
         None if part.is_none() && request.resource.kind.create_on_update() => {
+            crate::access::check(request, Verb::Create)?;
             let entry = super::create::create_value(request, value, false).await?;
             request.answer(201, &entry)
         }

@@ -1,7 +1,7 @@
 //! Watches: changes of a collection as they happen, one line of JSON or one protobuf frame each.
 
 use super::get::{resource_version, wait};
-use super::list::select;
+use super::list::{Selection, check_options};
 use super::{Answer, Request};
 use crate::body::{Body, BodyError};
 use crate::cache::collection::event_line;
@@ -30,35 +30,22 @@ const FRAME: usize = 32 << 10;
 /// Starts a watch.
 pub async fn watch(request: Arc<Request>) -> Answer {
     let collection = request.resource.collection("watch")?.clone();
-    // GET of a name with `watch=true`, and the old paths below /watch/, name one object.
-    let mut fields = request.query.text("fieldSelector").unwrap_or_default().to_string();
-    if !request.info.name.is_empty() && !fields.contains("metadata.name") {
-        let term = format!("metadata.name={}", request.info.name);
-        fields = if fields.is_empty() { term } else { format!("{fields},{term}") };
-    }
-    let fields = Some(fields.as_str()).filter(|f| !f.is_empty());
-    let filter = Arc::new(request.face.filter(
-        &request.info.namespace,
-        request.query.text("labelSelector"),
-        fields,
-    )?);
+    check_options(&request, true)?;
+    let filter = Arc::new(request.face.filter(&request.info)?);
     let bookmarks = request.query.flag("allowWatchBookmarks");
-    let initial = match request.query.get("sendInitialEvents") {
-        Some(_) if request.query.text("resourceVersionMatch") != Some("NotOlderThan") => {
-            return Err(Status::bad_request(
-                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ));
-        }
-        Some(_) => Some(request.query.flag("sendInitialEvents")),
-        None => None,
-    };
+    let sent = request.query.get("sendInitialEvents");
+    let initial = sent.map(|_| request.query.flag("sendInitialEvents"));
     let wanted = resource_version(&request)?;
     let mut pending: VecDeque<Out> = VecDeque::new();
+    // Looked for as they are sent: a thousand watchers that start at once share one snapshot.
+    let mut initial_events = None;
     let changes = match (initial, wanted) {
         // From a point in the past.
         (None, Some(after)) | (Some(false), Some(after)) if after > 0 => {
             wait(&request, Some(after)).await?;
-            let (missed, changes) = collection.watch(filter.clone(), after).map_err(|_| gone(after))?;
+            let Ok((missed, changes)) = collection.watch(filter.clone(), after) else {
+                return ended(&request, &gone(after));
+            };
             pending.extend(missed.into_iter().map(Out::Change));
             changes
         }
@@ -72,7 +59,7 @@ pub async fn watch(request: Arc<Request>) -> Answer {
             wait(&request, wanted.filter(|_| initial.is_none() || wanted.is_some_and(|w| w > 0))).await?;
             let (items, revision, changes) =
                 collection.watch_from_now(filter.clone(), request.server.cache.applied());
-            pending.extend(select(&items, &filter, None, usize::MAX).into_iter().map(Out::Existing));
+            initial_events = Some(Selection::new(items, (*filter).clone(), None));
             if initial == Some(true) && bookmarks {
                 pending.push_back(Out::Bookmark { revision, end_of_list: true });
             }
@@ -94,6 +81,7 @@ pub async fn watch(request: Arc<Request>) -> Answer {
         progress: request.server.cache.progress(),
         filter,
         plain,
+        initial: initial_events,
         pending,
         changes,
         reached: wanted.unwrap_or(0),
@@ -103,6 +91,22 @@ pub async fn watch(request: Arc<Request>) -> Answer {
         request,
     };
     Ok(respond::bytes(200, media_type, Body::Stream(Box::pin(stream))))
+}
+
+/// A watch that can't begin where it was to: it says so as an event, by which clients start anew.
+fn ended(request: &Request, why: &Status) -> Answer {
+    let object = serde_json::to_value(why).map_err(super::internal)?;
+    if request.accepted.format == Format::Protobuf {
+        let schema = api::schema::builtin().kind_of("", "v1", "Status");
+        let schema = schema.ok_or_else(|| super::internal("the schema of Status is missing"))?;
+        let wire = api::protobuf::to_wire(&object, schema).map_err(super::internal)?;
+        let frame = api::protobuf::watch_frame("ERROR", &wire);
+        return Ok(respond::bytes(200, "application/vnd.kubernetes.protobuf;stream=watch", frame));
+    }
+    let mut line =
+        serde_json::to_vec(&json!({"type": "ERROR", "object": object})).map_err(super::internal)?;
+    line.push(b'\n');
+    Ok(respond::bytes(200, "application/json", line))
 }
 
 fn gone(after: u64) -> Status {
@@ -121,6 +125,8 @@ struct WatchBody {
     progress: watch::Receiver<u64>,
     /// Whether events go out as they are kept: whole, in the kind's own version.
     plain: bool,
+    /// What was there at the start and is still to be told.
+    initial: Option<Selection>,
     pending: VecDeque<Out>,
     changes: Changes,
     /// The newest revision told.
@@ -226,13 +232,21 @@ impl http_body::Body for WatchBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        // However much there is to tell, a watch ends when it is time.
+        if this.initial.is_none() && this.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
         // Read before the queue is: changes up to it are there by now.
         let progress = this.bookmark.as_ref().map(|_| *this.progress.borrow());
         let mut one: Option<Bytes> = None;
         let mut many = BytesMut::new();
         // Everything that waits goes into one frame: it is one write, and one encryption.
         while many.len() + one.as_ref().map_or(0, Bytes::len) < FRAME {
-            let next = match this.pending.pop_front() {
+            let existing = this.initial.as_mut().and_then(Iterator::next);
+            if existing.is_none() {
+                this.initial = None;
+            }
+            let next = match existing.map(Out::Existing).or_else(|| this.pending.pop_front()) {
                 Some(out) => out,
                 None => match this.changes.poll_next(cx) {
                     Poll::Ready(Some(change)) => Out::Change(change),
@@ -268,9 +282,6 @@ impl http_body::Body for WatchBody {
                 this.reached = revision;
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-        }
-        if this.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
         }
         Poll::Pending
     }

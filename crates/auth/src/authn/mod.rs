@@ -26,6 +26,8 @@ pub struct Tokens {
     pub service_accounts: Option<service_account::ServiceAccounts>,
     /// `--enable-bootstrap-token-auth`.
     pub bootstrap: bool,
+    /// `--api-audiences`: who this server is.
+    pub audiences: Vec<String>,
     accepted: Mutex<HashMap<String, (Instant, User)>>,
 }
 
@@ -45,7 +47,7 @@ impl Tokens {
         {
             return Ok(user.clone());
         }
-        let user = with_authenticated(self.look(token, &[], reader)?);
+        let user = with_authenticated(self.look(token, &self.audiences, reader)?.0);
         let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         if accepted.len() >= REMEMBERED {
             let now = Instant::now();
@@ -58,30 +60,49 @@ impl Tokens {
         Ok(user)
     }
 
-    /// The same for certain audiences, as a TokenReview asks; never from memory.
+    /// The same for certain audiences, as a TokenReview asks, or for this server's if there are none; with those of
+    /// them that the token is for. Never from memory.
     pub fn review(
         &self,
         token: &str,
         audiences: &[String],
         reader: &dyn ObjectReader,
-    ) -> Result<User, Rejected> {
-        match self.file.user(token) {
-            Some(user) => Ok(with_authenticated(user.clone())),
-            None => Ok(with_authenticated(self.look(token, audiences, reader)?)),
-        }
+    ) -> Result<(User, Vec<String>), Rejected> {
+        let audiences = if audiences.is_empty() { &self.audiences } else { audiences };
+        let (user, good_for) = self.look(token, audiences, reader)?;
+        Ok((with_authenticated(user), good_for))
     }
 
-    fn look(&self, token: &str, audiences: &[String], reader: &dyn ObjectReader) -> Result<User, Rejected> {
+    /// Whom a token stands for, and for which of some audiences it is.
+    fn look(
+        &self,
+        token: &str,
+        audiences: &[String],
+        reader: &dyn ObjectReader,
+    ) -> Result<(User, Vec<String>), Rejected> {
         if let Some(accounts) = &self.service_accounts
             && token.matches('.').count() == 2
+            && self.file.user(token).is_none()
         {
-            return accounts.user(token, audiences, reader);
+            return accounts.user(token, audiences, &self.audiences, reader);
         }
-        if self.bootstrap {
-            return bootstrap_token::user(token, reader);
-        }
-        Err(Rejected("the token is not known".into()))
+        let user = match self.file.user(token) {
+            Some(user) => user.clone(),
+            None if self.bootstrap => bootstrap_token::user(token, reader)?,
+            None => return Err(Rejected("the token is not known".into())),
+        };
+        Ok((user, of_this_server(audiences, &self.audiences)?))
     }
+}
+
+/// What says no audience is for this server alone.
+fn of_this_server(asked: &[String], own: &[String]) -> Result<Vec<String>, Rejected> {
+    let good_for: Vec<String> = asked.iter().filter(|a| own.contains(a)).cloned().collect();
+    // Without any of its own, this server has no name that a token could be for.
+    if good_for.is_empty() && !(asked.is_empty() && own.is_empty()) {
+        return Err(Rejected("the token is for another audience".into()));
+    }
+    Ok(good_for)
 }
 
 fn with_authenticated(mut user: User) -> User {

@@ -14,25 +14,25 @@ pub struct ServiceAccounts {
     pub verifier: Verifier,
     /// `--service-account-issuer`: the first issues, all are accepted.
     pub issuers: Vec<String>,
-    /// `--api-audiences`: who we are. A token must be for one of them.
-    pub audiences: Vec<String>,
 }
 
 /// Tokens of the older kind, kept in Secrets.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 
 impl ServiceAccounts {
-    /// The account's user, if the token is good for one of `audiences`, or for us if there are none.
+    /// The account's user, if the token is for one of `asked`; with those it is for. `own` are this server's audiences.
     pub fn user(
         &self,
         token: &str,
-        audiences: &[String],
+        asked: &[String],
+        own: &[String],
         reader: &dyn ObjectReader,
-    ) -> Result<User, Rejected> {
+    ) -> Result<(User, Vec<String>), Rejected> {
         let claims = self.verifier.verify(token).map_err(|e| Rejected(e.to_string()))?;
         let issuer = claims["iss"].as_str().unwrap_or_default();
         if issuer == LEGACY_ISSUER {
-            return legacy_user(&claims, token, reader);
+            let good_for = super::of_this_server(asked, own)?;
+            return Ok((legacy_user(&claims, token, reader)?, good_for));
         }
         if !self.issuers.iter().any(|i| i == issuer) {
             return Err(Rejected("the token has another issuer".into()));
@@ -44,12 +44,12 @@ impl ServiceAccounts {
         if claims["nbf"].as_i64().is_some_and(|nbf| nbf > now + 60) {
             return Err(Rejected("the token is not valid yet".into()));
         }
-        let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
         let is_for = |a: &str| match &claims["aud"] {
             Value::Array(all) => all.iter().any(|v| v.as_str() == Some(a)),
             one => one.as_str() == Some(a),
         };
-        if !wanted.iter().any(|a| is_for(a)) {
+        let good_for: Vec<String> = asked.iter().filter(|a| is_for(a)).cloned().collect();
+        if good_for.is_empty() {
             return Err(Rejected("the token is for another audience".into()));
         }
         let bound = &claims["kubernetes.io"];
@@ -84,7 +84,7 @@ impl ServiceAccounts {
             extra("node-name", node.name);
             extra("node-uid", node.uid);
         }
-        Ok(user)
+        Ok((user, good_for))
     }
 }
 

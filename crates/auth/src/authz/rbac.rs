@@ -6,11 +6,15 @@ use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// The RBAC authorizer. It compiles roles and bindings when one of them has changed.
 #[derive(Default)]
-pub struct Rbac(RwLock<Arc<Grants>>);
+pub struct Rbac {
+    grants: RwLock<Arc<Grants>>,
+    /// Held by the one who compiles; the others wait for what comes of it.
+    compiling: Mutex<()>,
+}
 
 /// Who is granted what, by subject.
 #[derive(Default)]
@@ -35,12 +39,18 @@ impl Rbac {
             read::generation::<Role>(reader),
             read::generation::<RoleBinding>(reader),
         ];
-        let current = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if current.generation == generation {
-            return current;
+        let current = || self.grants.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let there = current();
+        if there.generation == generation {
+            return there;
+        }
+        let _one = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = current();
+        if there.generation == generation {
+            return there;
         }
         let fresh = Arc::new(compile(reader, generation));
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
+        *self.grants.write().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
         fresh
     }
 
@@ -183,6 +193,12 @@ fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
         Some(("*", sub)) => !subresource.is_empty() && sub == subresource,
         Some((main, sub)) => main == resource && sub == subresource,
     }
+}
+
+/// Those of `wanted` that `have` does not cover.
+pub fn missing(have: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
+    let covered = |rule: &PolicyRule| split(rule).iter().all(|part| have.iter().any(|h| covers(h, part)));
+    wanted.iter().filter(|rule| !covered(rule)).cloned().collect()
 }
 
 /// A rule as rules that name one thing in each part.

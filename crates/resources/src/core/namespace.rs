@@ -2,13 +2,15 @@
 
 use crate::check::{self, list, text};
 use crate::kind::{Part, age_column, label_name};
-use crate::{Column, Context, Kind};
+use crate::{Column, Context, Kind, Verbs};
 use api::field::{FieldErrors, FieldPath};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec, NamespaceStatus};
 
 /// The rules of Namespace.
 pub static KIND: Kind<Namespace> = Kind {
+    answers_deleted: true,
     has_status: true,
+    verbs: Verbs::NotDeleteCollection,
     name_rule: label_name,
     prepare_create,
     prepare_update,

@@ -15,6 +15,7 @@ use std::sync::LazyLock;
 
 /// The rules of PersistentVolume.
 pub static KIND: Kind<PersistentVolume> = Kind {
+    answers_deleted: true,
     has_status: true,
     default: |v| {
         let spec = v.spec.get_or_insert_default();

@@ -18,6 +18,7 @@ use std::sync::LazyLock;
 
 /// The rules of PersistentVolumeClaim.
 pub static KIND: Kind<PersistentVolumeClaim> = Kind {
+    answers_deleted: true,
     has_status: true,
     default: |c| {
         c.spec.get_or_insert_default().volume_mode.get_or_insert_with(|| "Filesystem".into());

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::PodTemplate;
 
 /// The rules of PodTemplate.
 pub static KIND: Kind<PodTemplate> = Kind {
+    answers_deleted: true,
     has_generation: true,
     default: |t| pod_spec::default_template(t.template.get_or_insert_default()),
     validate: |t, errors| validate(t, None, errors),

@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 
 /// The rules of ReplicationController.
 pub static KIND: Kind<ReplicationController> = Kind {
+    orphans: true,
     has_status: true,
     has_generation: true,
     default: |r| {

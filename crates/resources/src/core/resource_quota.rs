@@ -10,6 +10,7 @@ use serde_json::Value;
 
 /// The rules of ResourceQuota.
 pub static KIND: Kind<ResourceQuota> = Kind {
+    answers_deleted: true,
     has_status: true,
     prepare_create: |q, _| q.status = None,
     validate: |q, errors| validate(&spec(q), errors),

@@ -8,6 +8,7 @@ const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 /// The rules of ServiceAccount.
 pub static KIND: Kind<ServiceAccount> = Kind {
+    answers_deleted: true,
     prepare_create: |a, _| only_names(a),
     prepare_update: |new, _, _| only_names(new),
     warnings: |new, old| {

@@ -10,6 +10,7 @@ use k8s_openapi::api::resource::v1::DeviceClass;
 
 /// The rules of DeviceClass.
 pub static KIND: Kind<DeviceClass> = Kind {
+    answers_deleted: true,
     has_generation: true,
     validate,
     validate_update: |new, _, errors| validate(new, errors),

@@ -18,6 +18,7 @@ const ADDRESSES: usize = 16;
 
 /// The rules of ResourceClaim.
 pub static KIND: Kind<ResourceClaim> = Kind {
+    answers_deleted: true,
     has_status: true,
     default: |c| claims::default(&mut c.spec),
     validate: |c, errors| claims::validate(&c.spec, FieldPath::root("spec"), errors),

@@ -11,6 +11,7 @@ const SPEC: FieldPath<'static> = FieldPath::root("spec");
 
 /// The rules of ResourceClaimTemplate.
 pub static KIND: Kind<ResourceClaimTemplate> = Kind {
+    answers_deleted: true,
     default: |t| claims::default(&mut t.spec.spec),
     validate: |t, errors| {
         if let Some(meta) = &t.spec.metadata {

@@ -22,6 +22,7 @@ const SPEC: FieldPath<'static> = FieldPath::root("spec");
 
 /// The rules of ResourceSlice.
 pub static KIND: Kind<ResourceSlice> = Kind {
+    answers_deleted: true,
     has_generation: true,
     default: |s| {
         for device in s.spec.devices.iter_mut().flatten() {

@@ -12,6 +12,7 @@ const LEAST_TOKEN_SECONDS: i64 = 600;
 
 /// The rules of CSIDriver.
 pub static KIND: Kind<CSIDriver> = Kind {
+    answers_deleted: true,
     has_generation: true,
     unconditional_update: false,
     default: |d| {

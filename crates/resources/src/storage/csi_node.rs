@@ -12,6 +12,7 @@ const SPEC: FieldPath<'static> = FieldPath::root("spec");
 
 /// The rules of CSINode.
 pub static KIND: Kind<CSINode> = Kind {
+    answers_deleted: true,
     unconditional_update: false,
     validate,
     validate_update: |new, old, errors| {

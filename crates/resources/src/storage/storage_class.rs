@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 /// The rules of StorageClass.
 pub static KIND: Kind<StorageClass> = Kind {
+    answers_deleted: true,
     default: |c| {
         c.reclaim_policy.get_or_insert_with(|| "Delete".into());
         c.volume_binding_mode.get_or_insert_with(|| "Immediate".into());

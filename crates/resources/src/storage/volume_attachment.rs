@@ -12,6 +12,7 @@ const SPEC: FieldPath<'static> = FieldPath::root("spec");
 
 /// The rules of VolumeAttachment.
 pub static KIND: Kind<VolumeAttachment> = Kind {
+    answers_deleted: true,
     has_status: true,
     unconditional_update: false,
     validate,

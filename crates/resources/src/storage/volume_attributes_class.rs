@@ -8,6 +8,7 @@ use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 
 /// The rules of VolumeAttributesClass.
 pub static KIND: Kind<VolumeAttributesClass> = Kind {
+    answers_deleted: true,
     validate,
     validate_update: |new, old, errors| {
         if new.driver_name != old.driver_name {

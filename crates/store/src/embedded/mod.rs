@@ -32,6 +32,8 @@ const GATHER: Duration = Duration::from_micros(1000);
 const MAX_GROUP: usize = 512;
 /// or this many bytes of values.
 const MAX_GROUP_BYTES: usize = 4 << 20;
+/// More values than this are read on a thread of their own.
+const FEW: usize = 64;
 /// After the store failed at something it does by itself, it tries again this much later.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Changes kept in memory for watchers that start: this many,
@@ -43,6 +45,7 @@ enum Request {
     Commit(Commit, oneshot::Sender<Result<Revision, StoreError>>),
     Watch { prefix: Arc<str>, after: Revision, events: mpsc::Sender<Result<Batch, StoreError>> },
     Nudge,
+    Check(oneshot::Sender<bool>),
     Stop,
 }
 
@@ -187,8 +190,15 @@ impl Store for Embedded {
             (found.map_err(unreadable)?, index.revision, more)
         };
         // What is written to the log stays there while anyone has its file.
-        let read = found.into_iter().map(|(key, slot, file)| index::value(key, &slot, &file));
-        Ok(Page { items: read.collect::<io::Result<_>>().map_err(unreadable)?, revision, more })
+        let many = found.len() > FEW;
+        let read = move || -> io::Result<Vec<KeyValue>> {
+            found.into_iter().map(|(key, slot, file)| index::value(key, &slot, &file)).collect()
+        };
+        let items = match many {
+            true => tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten(),
+            false => read(),
+        };
+        Ok(Page { items: items.map_err(unreadable)?, revision, more })
     }
 
     async fn commit(&self, commit: Commit) -> Result<Revision, StoreError> {
@@ -213,6 +223,16 @@ impl Store for Embedded {
 
     async fn nudge(&self) {
         let _ = self.ask(Request::Nudge).await;
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Check(answer)).await?;
+        match answered.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::Unavailable("the log can't be written".into())),
+            Err(_) => Err(StoreError::Unavailable("the store is closed".into())),
+        }
     }
 
     async fn compact(&self, last: Compaction) -> Result<Compaction, StoreError> {
@@ -300,6 +320,9 @@ impl Writer {
                         self.start_watch(prefix, after, events);
                     }
                     Request::Nudge => self.tell(Vec::new()),
+                    Request::Check(answer) => {
+                        let _ = answer.send(!self.broken); // nobody waits for it any more
+                    }
                     Request::Stop => stop = true,
                 }
                 let room = group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES;

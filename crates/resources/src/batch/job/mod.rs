@@ -19,6 +19,7 @@ use std::sync::LazyLock;
 
 /// The rules of Job.
 pub static KIND: Kind<Job> = Kind {
+    orphans: true,
     has_status: true,
     has_generation: true,
     default: |j| default(j.spec.get_or_insert_default()),

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 /// The rules of Pod.
 pub static KIND: Kind<Pod> = Kind {
+    answers_deleted: true,
     has_status: true,
     has_generation: true,
     default: |p| {

@@ -15,10 +15,14 @@ use std::collections::BTreeSet;
 
 /// The rules of Service.
 pub static KIND: Kind<Service> = Kind {
+    answers_deleted: true,
     has_status: true,
     create_on_update: true,
     name_rule: label_name,
-    default: |s| default(s.spec.get_or_insert_default()),
+    default: |s| {
+        default(s.spec.get_or_insert_default());
+        default_ip_modes(s);
+    },
     prepare_create: |s, _| s.status = None,
     prepare_update: prepare::update,
     validate: |s, errors| validate::service(s, None, errors),
@@ -155,6 +159,20 @@ fn warnings(s: &Service) -> Vec<String> {
         out.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".into());
     }
     out
+}
+
+/// Whoever gives a load balancer's address alone means one that packets are sent to as they are.
+fn default_ip_modes(service: &mut Service) {
+    let kind = service.spec.as_ref().and_then(|s| s.type_.as_deref());
+    if kind != Some("LoadBalancer") {
+        return;
+    }
+    let balancer = service.status.as_mut().and_then(|s| s.load_balancer.as_mut());
+    for one in balancer.into_iter().flat_map(|b| b.ingress.iter_mut().flatten()) {
+        if one.ip.as_ref().is_some_and(|ip| !ip.is_empty()) {
+            one.ip_mode.get_or_insert_with(|| "VIP".into());
+        }
+    }
 }
 
 fn default(spec: &mut ServiceSpec) {

@@ -1,11 +1,16 @@
 //! What every cluster has from the first moment: namespaces, default roles and bindings, priority classes,
 //! the `kubernetes` service and its endpoints. Made by ordinary requests of the server to itself.
 
+pub mod endpoints;
+mod roles;
+
 use crate::catalog::priority;
 use crate::negotiate::{Accepted, Format, View};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
+use crate::services;
 use crate::verbs::modify::{How, Made, modify};
+use crate::verbs::options::Options;
 use crate::verbs::{self, create};
 use api::{GroupResource, Status};
 use auth::User;
@@ -36,6 +41,7 @@ pub async fn run(server: Arc<Server>) {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(5));
     }
+    repair(&server).await;
     server.health.bootstrapped.store(true, Ordering::Release);
     tracing::info!("the cluster's first objects are there");
     let mut repaired = Instant::now();
@@ -45,9 +51,13 @@ pub async fn run(server: Arc<Server>) {
         }
         if repaired.elapsed() > REPAIR_INTERVAL {
             repaired = Instant::now();
-            if let Err(e) = crate::services::repair(&server).await {
-                tracing::warn!(error = %e, "the claims on service addresses could not be looked through");
-            }
+            repair(&server).await;
+        }
+        // What a cluster can't be without comes back if someone deletes it.
+        let mut needed = namespaces();
+        needed.extend(kubernetes_service(&server));
+        if let Err(e) = make(&server, needed).await {
+            tracing::warn!(error = %e, "the cluster's own namespaces and service could not be made");
         }
         let mandatory = flow_control().into_iter().filter(|(_, v)| {
             matches!(v.pointer("/metadata/name").and_then(Value::as_str), Some("exempt" | "catch-all"))
@@ -61,40 +71,28 @@ pub async fn run(server: Arc<Server>) {
         if let Err(e) = flow_schema_status(&server).await {
             tracing::warn!(error = %e, "the states of flow schemas could not be told");
         }
-        if let Err(e) = endpoints(&server).await {
+        if let Err(e) = endpoints::reconcile(&server).await {
             tracing::warn!(error = %e, "the endpoints of the kubernetes service could not be brought up to date");
         }
         tokio::time::sleep(ENDPOINTS_INTERVAL).await;
     }
 }
 
+async fn repair(server: &Server) {
+    if let Err(e) = services::repair_addresses(server).await {
+        tracing::warn!(error = %e, "the claims on service addresses could not be looked through");
+    }
+    if let Err(e) = services::repair_ports(server).await {
+        tracing::warn!(error = %e, "the claims on node ports could not be looked through");
+    }
+}
+
 async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
-    let mut work: Vec<(GroupResource, Value)> = Vec::new();
-    for name in NAMESPACES {
-        work.push((
-            GroupResource::new("", "namespaces"),
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-        ));
-    }
-    make(server, std::mem::take(&mut work)).await?;
-    let rbac = |resource: &str, value: Result<Value, serde_json::Error>| {
-        value.map(|v| (GroupResource::new("rbac.authorization.k8s.io", resource), v))
-    };
+    make(server, namespaces()).await?;
     if server.authorizers.uses_rbac() {
-        let policy = auth::policy::default_policy();
-        let all = (policy.cluster_roles.iter().map(|o| rbac("clusterroles", serde_json::to_value(o))))
-            .chain(
-                policy
-                    .cluster_role_bindings
-                    .iter()
-                    .map(|o| rbac("clusterrolebindings", serde_json::to_value(o))),
-            )
-            .chain(policy.roles.iter().map(|o| rbac("roles", serde_json::to_value(o))))
-            .chain(policy.role_bindings.iter().map(|o| rbac("rolebindings", serde_json::to_value(o))));
-        for object in all {
-            work.push(object.map_err(verbs::internal)?);
-        }
+        roles::reconcile(server).await?;
     }
+    let mut work: Vec<(GroupResource, Value)> = Vec::new();
     work.extend(flow_control());
     for (name, value, description) in [
         (
@@ -111,23 +109,34 @@ async fn make_all(server: &Arc<Server>) -> Result<(), Status> {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value, "description": description});
         work.push((GroupResource::new("scheduling.k8s.io", "priorityclasses"), class));
     }
-    if let Some(range) = server.options.service_cluster_ip_range.first() {
+    if !server.options.service_cluster_ip_range.is_empty() {
         let cidrs: Vec<String> =
             server.options.service_cluster_ip_range.iter().map(ToString::to_string).collect();
         let value = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}});
         work.push((GroupResource::new("networking.k8s.io", "servicecidrs"), value));
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-            "spec": {
-                "type": "ClusterIP", "clusterIP": range.nth(1).to_string(), "sessionAffinity": "None",
-                "ports": [{"name": "https", "port": 443, "targetPort": server.options.secure_port, "protocol": "TCP"}],
-            },
-        });
-        work.push((GroupResource::new("", "services"), service));
     }
+    work.extend(kubernetes_service(server));
     work.extend(api_services(server));
     make(server, work).await
+}
+
+fn namespaces() -> Vec<(GroupResource, Value)> {
+    let of = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    NAMESPACES.into_iter().map(|name| (GroupResource::new("", "namespaces"), of(name))).collect()
+}
+
+/// The service under which pods find the API servers.
+fn kubernetes_service(server: &Server) -> Option<(GroupResource, Value)> {
+    let range = server.options.service_cluster_ip_range.first()?;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": range.nth(1).to_string(), "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "targetPort": server.options.secure_port, "protocol": "TCP"}],
+        },
+    });
+    Some((GroupResource::new("", "services"), service))
 }
 
 /// Upstream's flow schemas and priority levels; and what it keeps mandatory comes back if it is deleted.
@@ -186,15 +195,17 @@ fn request(
     };
     let user = User::new("system:apiserver", &[auth::MASTERS, auth::AUTHENTICATED]);
     let accepted = Accepted { format: Format::Json, view: View::Whole, pretty: false };
-    Some(verbs::Request::new(
+    let mut request = verbs::Request::new(
         server.clone(),
         info,
-        Query::parse(Some("fieldManager=kube-apiserver")),
+        Query::default(),
         Default::default(),
         user,
         resource,
         accepted,
-    ))
+    );
+    request.options = Options::of_manager("kube-apiserver");
+    Some(request)
 }
 
 /// Makes objects that are not there; all at once, so that they share the store's commits.
@@ -266,26 +277,6 @@ async fn extension_apiserver_authentication(server: &Arc<Server>) -> Result<(), 
     modify(&request, How { part: None, checked: true, manager: "kube-apiserver" }, &change).await.map(drop)
 }
 
-/// Puts this server's address into the endpoints of the `kubernetes` service.
-async fn endpoints(server: &Arc<Server>) -> Result<(), Status> {
-    let address = server.options.advertised().to_string();
-    let port = server.options.secure_port;
-    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
-    });
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-    });
-    ensure(server, GroupResource::new("", "endpoints"), endpoints, "subsets").await?;
-    ensure(server, GroupResource::new("discovery.k8s.io", "endpointslices"), slice, "endpoints").await
-}
-
 /// Says of every flow schema whether its priority level is there.
 async fn flow_schema_status(server: &Arc<Server>) -> Result<(), Status> {
     let resource = GroupResource::new("flowcontrol.apiserver.k8s.io", "flowschemas");
@@ -344,25 +335,4 @@ async fn ready_service_cidr(server: &Arc<Server>) -> Result<(), Status> {
     };
     let how = How { part: Some("status"), checked: true, manager: "kube-apiserver" };
     modify(&request, how, &make).await.map(drop)
-}
-
-/// Makes an object, or brings `field` of it, and its ports, up to date.
-async fn ensure(
-    server: &Arc<Server>,
-    resource: GroupResource,
-    value: Value,
-    field: &str,
-) -> Result<(), Status> {
-    make(server, vec![(resource.clone(), value.clone())]).await?;
-    let Some(request) = request(server, &resource, "default", "kubernetes") else { return Ok(()) };
-    let make = |old: &Value| {
-        let mut new = old.clone();
-        for field in [field, "ports"] {
-            if let Some(wanted) = value.get(field) {
-                new[field] = wanted.clone();
-            }
-        }
-        Ok(Made { value: new, applied: false })
-    };
-    modify(&request, How { part: None, checked: true, manager: "kube-apiserver" }, &make).await.map(drop)
 }
