@@ -5,7 +5,7 @@ use crate::pod::PodExt;
 use crate::runtime::security::ImageUser;
 use base64::Engine;
 use cri::types::{AuthConfig, Image, ImageSpec, PodSandboxConfig};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -119,25 +119,49 @@ impl Images {
     }
 
     /// Sees to it that a container's image is here.
-    pub async fn ensure(
+    pub(crate) async fn ensure(
         &self,
         cx: &Context,
         pod: &Pod,
         c: &Container,
         sandbox: &PodSandboxConfig,
     ) -> Result<Present, ImageError> {
-        let wanted = c.image.as_deref().unwrap_or("").trim();
         let path = crate::events::container_path(pod, &c.name);
+        let wanted = c.image.as_deref().unwrap_or("").trim();
+        self.get(cx, pod, wanted, c.image_pull_policy.as_deref(), &path, sandbox).await
+    }
+
+    /// Sees to it that an image is here that is mounted as a volume.
+    pub(crate) async fn ensure_volume(
+        &self,
+        cx: &Context,
+        pod: &Pod,
+        source: &ImageVolumeSource,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<Present, ImageError> {
+        let wanted = source.reference.as_deref().unwrap_or("").trim();
+        self.get(cx, pod, wanted, source.pull_policy.as_deref(), "", sandbox).await
+    }
+
+    async fn get(
+        &self,
+        cx: &Context,
+        pod: &Pod,
+        wanted: &str,
+        policy: Option<&str>,
+        path: &str,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<Present, ImageError> {
         let image = full_name(wanted).inspect_err(|e| {
-            cx.events.container(pod, &path, "Warning", "InspectFailed", &e.to_string());
+            cx.events.container(pod, path, "Warning", "InspectFailed", &e.to_string());
         })?;
         let spec =
             ImageSpec { image: image.clone(), user_specified_image: wanted.to_owned(), ..Default::default() };
-        let policy = c.image_pull_policy.as_deref().unwrap_or_else(|| default_policy(&image));
+        let policy = policy.filter(|p| !p.is_empty()).unwrap_or_else(|| default_policy(&image));
         let here = cx.runtime.image_status(spec.clone()).await.map_err(|source| {
             cx.events.container(
                 pod,
-                &path,
+                path,
                 "Warning",
                 "InspectFailed",
                 &format!("Failed to inspect image {wanted:?}: {source}"),
@@ -147,19 +171,19 @@ impl Images {
         match (policy, here) {
             ("Never", None) => {
                 let e = ImageError::NeverPull { image: wanted.into() };
-                cx.events.container(pod, &path, "Warning", "ErrImageNeverPull", &e.to_string());
+                cx.events.container(pod, path, "Warning", "ErrImageNeverPull", &e.to_string());
                 return Err(e);
             }
             ("Never" | "IfNotPresent", Some(found)) => {
                 let note = format!(
                     "Container image {wanted:?} already present on machine and can be accessed by the pod"
                 );
-                cx.events.container(pod, &path, "Normal", "Pulled", &note);
+                cx.events.container(pod, path, "Normal", "Pulled", &note);
                 return Ok(present(found));
             }
             _ => {}
         }
-        self.pull(cx, pod, spec, wanted, &path, sandbox).await
+        self.pull(cx, pod, spec, wanted, path, sandbox).await
     }
 
     async fn pull(
@@ -302,7 +326,8 @@ impl Images {
         }
         let Some(fs) = cx.runtime.image_fs_info().await?.into_iter().next() else { return Ok(0) };
         let mount = fs.fs_id.map(|f| f.mountpoint).unwrap_or_default();
-        let Ok(usage) = sys::mount::usage(mount.as_ref()) else { return Ok(0) };
+        let looked = crate::blocking::quick(move || sys::mount::usage(mount.as_ref())).await;
+        let Ok(Ok(usage)) = looked else { return Ok(0) };
         let percent = 100 - (usage.available * 100).checked_div(usage.capacity).unwrap_or(100);
         if percent < u64::from(cx.config.image_gc_high) {
             return Ok(0);
