@@ -200,8 +200,12 @@ impl Cgroups {
         let mut dirs: Vec<PathBuf> = Vec::new();
         for parts in &all {
             let own: Vec<PathBuf> = mounts.iter().map(|m| self.dir(m, parts)).collect();
-            if self.driver == CgroupDriver::Systemd && own.iter().any(|d| d.exists()) {
-                systemd::stop(&slice(parts)).await;
+            if self.driver == CgroupDriver::Systemd {
+                let look = own.clone();
+                let there = crate::blocking::quick(move || look.iter().any(|d| d.exists())).await;
+                if there.unwrap_or(true) {
+                    systemd::stop(&slice(parts)).await;
+                }
             }
             dirs.extend(own);
         }

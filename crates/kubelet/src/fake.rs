@@ -50,6 +50,8 @@ struct World {
     /// What commands in containers exit with, by a word in them.
     exits: HashMap<String, i32>,
     missing_images: Vec<String>,
+    /// It does not answer, not even on connections that are open.
+    away: bool,
 }
 
 struct Inner {
@@ -94,6 +96,7 @@ impl Fake {
 
     /// Comes (back).
     pub(crate) fn serve(&self) {
+        self.with(|w| w.away = false);
         let _ = std::fs::remove_file(self.socket());
         let listener = tokio::net::UnixListener::bind(self.socket()).unwrap_or_else(|e| panic!("{e}"));
         let incoming = futures::stream::unfold(listener, |l| async move {
@@ -113,6 +116,7 @@ impl Fake {
 
     /// Goes away; what runs goes on running.
     pub(crate) fn stop(&self) {
+        self.with(|w| w.away = true);
         if let Some(task) = self.server.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
@@ -125,7 +129,7 @@ impl Fake {
 
     /// After `good` calls of this name the next `times` go wrong.
     pub(crate) fn fault(&self, call: &'static str, good: usize, times: usize, fault: Fault) {
-        self.with(|w| drop(w.faults.insert(call, (good, times, fault))));
+        self.with(|w| w.faults.insert(call, (good, times, fault)));
     }
 
     /// All goes wrong now and then.
@@ -135,7 +139,7 @@ impl Fake {
 
     /// Commands that have this word in them exit with this code.
     pub(crate) fn exits(&self, word: &str, code: i32) {
-        self.with(|w| drop(w.exits.insert(word.into(), code)));
+        self.with(|w| w.exits.insert(word.into(), code));
     }
 
     /// No registry has this image.
@@ -240,6 +244,9 @@ impl Inner {
             };
             (fault, w.jitter, unlucky)
         });
+        if self.with(|w| w.away) {
+            return Err(Status::unavailable("away"));
+        }
         let nap = || jitter.mul_f64(rand::random_range(0.0..1.0));
         let (before, after) = (nap(), nap());
         match fault {

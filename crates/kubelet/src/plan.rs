@@ -4,7 +4,7 @@ use crate::pod::{self, Kind, PodExt};
 use crate::resize::{self, Allocation, Change};
 use crate::runtime::labels::container_hash;
 use crate::runtime::observed::{Container as Seen, Observed, State};
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Probe};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -129,6 +129,8 @@ pub struct Inputs<'a> {
     pub pod: &'a Pod,
     /// What is.
     pub seen: &'a Observed,
+    /// What was last told of it.
+    pub old: &'a PodStatus,
     /// What probes say, by container id.
     pub probed: &'a HashMap<String, Probed>,
     /// What containers were given.
@@ -220,8 +222,23 @@ fn start(i: &Inputs<'_>, p: &mut Plan, c: &Container, kind: Kind) {
             p.steps.push(Step::Remove { id: s.id.clone(), name: c.name.clone() });
         }
     }
-    let restarts = last.map_or(0, |s| if s.state == State::Created { s.restarts } else { s.restarts + 1 });
+    let restarts = match last {
+        Some(s) if s.state == State::Created => s.restarts,
+        Some(s) => s.restarts + 1,
+        None => lost_restarts(i, kind, &c.name),
+    };
     p.steps.push(Step::Start { kind, name: c.name.clone(), restarts });
+}
+
+/// How often a container ran of which the runtime has nothing any more; its logs may be there still.
+fn lost_restarts(i: &Inputs<'_>, kind: Kind, name: &str) -> u32 {
+    let list = match kind {
+        Kind::Regular | Kind::Ephemeral => &i.old.container_statuses,
+        Kind::Init | Kind::Sidecar => &i.old.init_container_statuses,
+    };
+    let Some(s) = list.iter().flatten().find(|s| s.name == name) else { return 0 };
+    let ran = s.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+    u32::try_from(s.restart_count).unwrap_or(0) + u32::from(ran)
 }
 
 /// Why a running container has to go.
@@ -454,6 +471,7 @@ mod tests {
         let p = plan(&Inputs {
             pod: &pod,
             seen: &seen,
+            old: pod.api_status(),
             probed: &probed,
             actuated: &Allocation {
                 pod: None,
@@ -550,6 +568,45 @@ mod tests {
         );
         check(init_once.clone(), &[true], &["i exited:1"], "finished");
         check(init_once, &[true], &["i exited:0"], "start a 0");
+    }
+
+    #[test]
+    fn a_container_that_vanished_is_counted() {
+        for (state, want) in [
+            (json!({"running": {}}), 4),
+            (json!({"terminated": {"exitCode": 1}}), 4),
+            (json!({"waiting": {}}), 3),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]},
+                "status": {"containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 3, "state": state}]},
+            }))
+            .unwrap_or_else(|e| panic!("{e}"));
+            let seen = Observed {
+                sandboxes: vec![Sandbox {
+                    id: "s".into(),
+                    ready: true,
+                    ips: vec!["1.1.1.1".into()],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+            let p = plan(&Inputs {
+                pod: &pod,
+                seen: &seen,
+                old: pod.api_status(),
+                probed: &HashMap::new(),
+                actuated: &Allocation::default(),
+                backoff: &Backoff::new(Duration::from_secs(300)),
+                now: Instant::now(),
+                now_nanos: 0,
+            });
+            assert_eq!(
+                p.steps,
+                [Step::Start { kind: Kind::Regular, name: "a".into(), restarts: want }],
+                "{state}"
+            );
+        }
     }
 
     #[test]

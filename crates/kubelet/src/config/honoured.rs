@@ -9,7 +9,7 @@ const REFUSED: [(&str, &[&str]); 22] = [
     ("enforceNodeAllocatable", &["[\"pods\"]", "[\"none\"]"]),
     ("evictionSoft", &[]),
     ("evictionSoftGracePeriod", &[]),
-    ("imagePullCredentialsVerificationPolicy", &["NeverVerify"]),
+    ("imagePullCredentialsVerificationPolicy", &["NeverVerify", "NeverVerifyPreloadedImages"]),
     ("memoryManagerPolicy", &["None"]),
     ("memorySwap", &["{\"swapBehavior\":\"NoSwap\"}", "{\"swapBehavior\":\"\"}"]),
     ("preloadedImagesVerificationAllowlist", &[]),

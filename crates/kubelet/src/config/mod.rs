@@ -109,6 +109,7 @@ pub struct Config {
     pub enable_system_logs: bool,
     pub attach_detach_by_controller: bool,
     pub single_process_oom_kill: bool,
+    pub verify_pulled_images: bool,
 }
 
 /// Who writes cgroups.
@@ -463,6 +464,7 @@ impl Config {
             fail_cgroup_v1: f.fail_cgroupv1.or(c.fail_cgroup_v1).unwrap_or(true),
             oom_score_adj: f.oom_score_adj.or(c.oom_score_adj).unwrap_or(-999),
             enable_system_logs: c.enable_system_log_handler.unwrap_or(true),
+            verify_pulled_images: c.image_pull_credentials_verification_policy != "NeverVerify",
             single_process_oom_kill: c.single_process_oom_kill.unwrap_or(false),
             attach_detach_by_controller: c.enable_controller_attach_detach.unwrap_or(true),
             node_name,

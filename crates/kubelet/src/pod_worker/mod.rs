@@ -577,6 +577,7 @@ impl Worker {
         plan::plan(&plan::Inputs {
             pod: &self.pod,
             seen: &self.seen,
+            old: &self.old,
             probed: &probed,
             actuated: &self.cx.records.actuated(self.pod.uid()),
             backoff: &self.backoff,

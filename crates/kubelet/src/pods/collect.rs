@@ -145,7 +145,7 @@ impl Pods {
             name.split('_').count() == 3 && name.rsplit('_').next().is_some_and(|u| !known(u))
         };
         let orphaned: Vec<String> = logs.into_iter().filter(orphaned).collect();
-        if let Err(e) = remove_logs(&self.cx, orphaned).await {
+        if let Err(e) = clear_logs(&self.cx, orphaned).await {
             debug!(error = %e, "logs of pods that are gone could not all be removed");
         }
     }
@@ -162,7 +162,7 @@ fn names_in(dir: &Path) -> Vec<String> {
     entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
-async fn remove_logs(cx: &Context, names: Vec<String>) -> std::io::Result<()> {
+async fn clear_logs(cx: &Context, names: Vec<String>) -> std::io::Result<()> {
     let (logs, links) = (cx.config.pod_logs_dir.clone(), cx.config.log_links.clone());
     let work = move || -> std::io::Result<()> {
         for name in names {

@@ -321,7 +321,7 @@ fn absent(
         s.state = Some(ContainerState { terminated: Some(lost), ..Default::default() });
         return;
     }
-    if was_running && i.seen.sandbox().is_none() {
+    if was_running {
         let message =
             "The container could not be located when the pod was deleted.  The container used to be Running"
                 .to_owned();
