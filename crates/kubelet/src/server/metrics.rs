@@ -218,7 +218,7 @@ pub(super) async fn own(server: &Server) -> Response<Body> {
         "[STABLE] Start time of the process since unix epoch in seconds.",
     );
     let _ = writeln!(out, "process_start_time_seconds {}", server.started as f64 / 1e9);
-    let status = crate::blocking::quick(|| std::fs::read_to_string("/proc/self/status")).await;
+    let status = crate::blocking::quick(move || std::fs::read_to_string("/proc/self/status")).await;
     if let Ok(Ok(status)) = status {
         let kb = |key: &str| {
             status
