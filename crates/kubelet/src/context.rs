@@ -53,6 +53,8 @@ pub struct Context {
     pub(crate) blocking: Blocking,
     /// Whether the kernel bounds how much a container swaps.
     pub(crate) bounds_swap: bool,
+    /// Whether SELinux is on.
+    pub(crate) selinux: bool,
     /// Whether the kernel can enforce AppArmor profiles.
     pub(crate) apparmor: bool,
     /// What the runtime can do, as it last said.

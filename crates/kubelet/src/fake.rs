@@ -206,6 +206,7 @@ impl Fake {
             records: crate::resize::records::Records::new(config.pods_dir()),
             bounds_swap: false,
             apparmor: false,
+            selinux: false,
             blocking: Blocking::default(),
             abilities: RwLock::default(),
             health: Default::default(),

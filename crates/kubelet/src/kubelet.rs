@@ -125,6 +125,7 @@ async fn work(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<
         records: Records::new(config.pods_dir()),
         bounds_swap: cgroups.bounds_swap(),
         apparmor: crate::admit::has_apparmor(),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         blocking,
         abilities: RwLock::default(),
         health: Health::default(),
@@ -354,4 +355,40 @@ fn node_memory_limit(config: &Config, total: quantity::Amount) -> Option<i64> {
     };
     Some(total.minus(reserved(&config.system_reserved)).minus(reserved(&config.kube_reserved)).bytes())
         .filter(|b| *b > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_is_named() {
+        let mut parts = Parts::default();
+        parts.add("one that goes on", std::future::pending());
+        parts.add("one that fails", async { panic!("on purpose") });
+        assert_eq!(parts.any().await, "one that fails");
+        parts.add("one that ends", async {});
+        assert_eq!(parts.any().await, "one that ends");
+    }
+
+    #[test]
+    fn directories_are_real_and_the_kubelets_own() -> Result<(), Box<dyn std::error::Error>> {
+        let t = tempfile::tempdir()?;
+        let at = |p: &str| t.path().join(p);
+        std::fs::create_dir_all(at("data/pods/u"))?;
+        std::fs::set_permissions(at("data/pods/u"), std::fs::Permissions::from_mode(0o755))?;
+        std::os::unix::fs::symlink(at("data"), at("kubelet"))?;
+        let flags = <crate::Flags as clap::Parser>::parse_from([
+            "kubelet".to_owned(),
+            format!("--root-dir={}", at("kubelet").display()),
+        ]);
+        let mut config = Config::resolve(&flags, Default::default(), Path::new(""))?;
+        config.pod_logs_dir = at("logs");
+        prepare_directories(&mut config)?;
+        assert_eq!(config.root_dir, at("data").canonicalize()?);
+        for dir in ["data", "data/pods", "data/pods/u", "logs"] {
+            assert_eq!(std::fs::metadata(at(dir))?.permissions().mode() & 0o7777, 0o750, "{dir}");
+        }
+        Ok(())
+    }
 }

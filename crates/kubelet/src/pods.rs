@@ -305,6 +305,14 @@ impl Pods {
         !self.lock().workers.contains_key(uid)
     }
 
+    /// Ends a pod's worker as a fault of ours would.
+    #[cfg(test)]
+    pub(crate) fn lose_worker(&self, uid: &str) {
+        if let Some((_, h)) = self.lock().workers.get(uid) {
+            h.lose();
+        }
+    }
+
     /// Whether nobody wants a pod any more.
     #[cfg(test)]
     pub(crate) fn is_gone(&self, uid: &str) -> bool {

@@ -84,6 +84,12 @@ impl Handle {
         self.poke.notify_one();
     }
 
+    /// Ends the worker as a fault of ours would.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.task.abort();
+    }
+
     /// Whether the worker is over.
     pub(crate) fn is_over(&self) -> bool {
         self.task.is_finished()

@@ -308,3 +308,43 @@ async fn lists_are_there_when_events_are_not() {
     drop(receive);
     assert!(watch.await.is_ok());
 }
+
+#[tokio::test]
+async fn a_lost_worker_begins_anew() {
+    let n = node(Fake::start());
+    n.pods.mark_ready(Source::Api);
+    let p = pod("p", json!({"containers": [{"name": "a", "image": "x"}]}));
+    n.pods.update(Source::Api, p.clone());
+    until("it runs", || n.fake.containers("a") == [(0, true)]).await;
+    n.pods.lose_worker(p.uid());
+    n.pods.remove(p.uid());
+    until("nothing is left", || n.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_comes_back_runs_again() {
+    let n = node(Fake::start());
+    n.pods.mark_ready(Source::Api);
+    let p = pod("p", json!({"containers": [{"name": "a", "image": "x"}]}));
+    n.pods.update(Source::Api, p.clone());
+    until("it runs", || n.fake.containers("a") == [(0, true)]).await;
+    n.pods.remove(p.uid());
+    n.pods.update(Source::Api, p.clone());
+    until("it runs again", || {
+        n.fake.calls("RunPodSandbox").len() == 2 && n.fake.containers("a") == [(0, true)]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_hangs_holds_up_no_other_pod() {
+    let n = node(Fake::start());
+    n.pods.mark_ready(Source::Api);
+    n.fake.fault("RunPodSandbox", 0, 2, Fault::Hang);
+    for name in ["p", "q"] {
+        n.pods.update(Source::Api, pod(name, json!({"containers": [{"name": "stuck", "image": "x"}]})));
+    }
+    until("both hang", || n.fake.calls("RunPodSandbox").len() >= 2).await;
+    n.pods.update(Source::Api, pod("r", json!({"containers": [{"name": "a", "image": "x"}]})));
+    until("the third runs", || n.fake.containers("a") == [(0, true)]).await;
+}

@@ -72,14 +72,17 @@ pub(crate) async fn build(
         |list: &Option<Vec<String>>| list.iter().flatten().map(|s| expand(s, &lookup)).collect::<Vec<_>>();
     let (command, args) = (expanded(&c.command), expanded(&c.args));
     let log_dir = super::sandbox_config::log_directory(cx, pod).join(&c.name);
-    let recursive = cx.abilities().recursive_read_only.contains(inputs.handler);
+    let ways = volumes::Ways {
+        recursive: cx.abilities().recursive_read_only.contains(inputs.handler),
+        selinux: cx.selinux,
+    };
     let (own_cx, own_pod, own_c) = (cx.clone(), pod.clone(), c.clone());
     let (images, ips) = (inputs.images.clone(), inputs.addresses.pod.clone());
     let work = move || -> Result<Vec<Mount>, ConfigProblem> {
         let (cx, pod, c) = (own_cx, own_pod, own_c);
         make_dir(&log_dir, 0o755)?;
-        let mut mounts = volumes::container_mounts(&cx.config, &pod, &c, &images, recursive, &lookup)?;
-        mounts.extend(own_mounts(&cx.config, &pod, &c, &ips, &mounts)?);
+        let mut mounts = volumes::container_mounts(&cx.config, &pod, &c, &images, ways, &lookup)?;
+        mounts.extend(own_mounts(&cx.config, &pod, &c, &ips, &mounts, cx.selinux)?);
         Ok(mounts)
     };
     let key = format!("{} {}", pod.uid(), c.name);
@@ -127,6 +130,7 @@ fn own_mounts(
     c: &Container,
     ips: &[String],
     have: &[Mount],
+    selinux: bool,
 ) -> Result<Vec<Mount>, ConfigProblem> {
     let dir = config.pod_dir(pod.uid());
     let file_problem = |path: &std::path::Path| {
@@ -137,6 +141,7 @@ fn own_mounts(
         container_path: inside.to_owned(),
         host_path: outside.to_string_lossy().into_owned(),
         propagation: MountPropagation::PropagationPrivate.into(),
+        selinux_relabel: selinux,
         ..Default::default()
     };
     let taken = |path: &str| have.iter().any(|m| m.container_path == path);

@@ -101,3 +101,62 @@ pub(crate) fn refresh_on_change(cx: &Arc<Context>, pods: &Arc<Pods>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// An API server that knows one node; answers how often it was asked.
+    async fn api(node: serde_json::Value) -> Result<(Client, Arc<AtomicUsize>), Box<dyn std::error::Error>> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let client = Client::new(client::Config::new(&format!("http://{}", listener.local_addr()?)))?;
+        let asked = Arc::<AtomicUsize>::default();
+        let count = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut c, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    match c.read_u8().await {
+                        Ok(b) => request.push(b),
+                        Err(_) => break,
+                    }
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                let body = node.to_string();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                let _ = c.write_all((head + &body).as_bytes()).await;
+            }
+        });
+        Ok((client, asked))
+    }
+
+    #[tokio::test]
+    async fn a_label_given_a_moment_ago_counts() -> Result<(), Box<dyn std::error::Error>> {
+        let fake = Fake::start();
+        let cx = fake.context();
+        let pods = Pods::new(cx.clone(), vec![Source::Api]);
+        let node =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"x": "y"}}});
+        let (client, asked) = api(node).await?;
+        let pod = |selector: serde_json::Value| -> Result<Event<Pod>, serde_json::Error> {
+            let pod = json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [], "nodeSelector": selector}});
+            Ok(Event::Added(Arc::new(serde_json::from_value(pod)?)))
+        };
+        fresh_labels(&cx, &pods, &client, &pod(json!({}))?).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "who does not ask for labels costs nothing");
+        let fresh = pod(json!({"x": "y"}))?;
+        assert!(!crate::admit::selects(fresh.object(), &cx.node_facts()));
+        fresh_labels(&cx, &pods, &client, &fresh).await;
+        assert!(crate::admit::selects(fresh.object(), &cx.node_facts()));
+        fresh_labels(&cx, &pods, &client, &fresh).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        Ok(())
+    }
+}

@@ -294,8 +294,14 @@ pub(crate) fn tear_down(pods: &Path, uid: &str) -> io::Result<()> {
     sys::dir::remove(&dir)
 }
 
-/// Whether a runtime's handler can make what lies below a read-only mount read-only too.
-pub(crate) type Recursive = bool;
+/// What runtime and kernel do about mounts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ways {
+    /// The runtime's handler can make what lies below a read-only mount read-only too.
+    pub recursive: bool,
+    /// SELinux holds containers to files with their label: those of volumes have to be given it.
+    pub selinux: bool,
+}
 
 /// The mounts a container asks for. `images` has the runtime's ids of image volumes, `value` the container's
 /// variables, for `subPathExpr`. It may block.
@@ -304,7 +310,7 @@ pub(crate) fn container_mounts(
     pod: &Pod,
     c: &Container,
     images: &HashMap<String, String>,
-    recursive: Recursive,
+    ways: Ways,
     value: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Mount>, MountError> {
     let mut out = Vec::new();
@@ -335,12 +341,14 @@ pub(crate) fn container_mounts(
                 || volume.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only == Some(true)),
             propagation: propagation.into(),
             recursive_read_only: match m.recursive_read_only.as_deref() {
-                Some("Enabled") if !recursive => {
+                Some("Enabled") if !ways.recursive => {
                     return Err(MountError::Recursive { volume: m.name.clone() });
                 }
-                Some("Enabled" | "IfPossible") => recursive && m.read_only == Some(true),
+                Some("Enabled" | "IfPossible") => ways.recursive && m.read_only == Some(true),
                 _ => false,
             },
+            // what is the node's own keeps the label that it has
+            selinux_relabel: ways.selinux && (is_of_objects(volume) || volume.empty_dir.is_some()),
             ..Default::default()
         };
         if volume.image.is_some() {
@@ -400,8 +408,14 @@ mod tests {
             let p = pod(
                 json!({"volumes": [v], "containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "m"}]}]}),
             );
-            let got =
-                container_mounts(&config(), &p, &p.spec().containers[0], &HashMap::new(), false, &|_| None);
+            let got = container_mounts(
+                &config(),
+                &p,
+                &p.spec().containers[0],
+                &HashMap::new(),
+                Ways::default(),
+                &|_| None,
+            );
             let got: Vec<bool> = got.unwrap_or_else(|e| panic!("{e}")).iter().map(|m| m.readonly).collect();
             assert_eq!(got, [read_only], "{volume}");
         }
@@ -414,10 +428,17 @@ mod tests {
             let p = pod(
                 json!({"volumes": [{"name": "v", "emptyDir": {}}], "containers": [{"name": "a", "volumeMounts": [m]}]}),
             );
-            move |can| {
-                container_mounts(&config(), &p, &p.spec().containers[0], &HashMap::new(), can, &|_| None)
-                    .map(|m| m[0].recursive_read_only)
-                    .map_err(|e| e.to_string())
+            move |can: bool| {
+                container_mounts(
+                    &config(),
+                    &p,
+                    &p.spec().containers[0],
+                    &HashMap::new(),
+                    Ways { recursive: can, selinux: true },
+                    &|_| None,
+                )
+                .map(|m| m[0].recursive_read_only)
+                .map_err(|e| e.to_string())
             }
         };
         assert!(mount("Enabled")(false).is_err_and(|e| e.contains("recursive read-only")));
@@ -430,9 +451,9 @@ mod tests {
         let p = pod(json!({"volumes": [{"name": "v", "image": {"reference": "q/x:1"}}],
             "containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/m"}]}]}));
         let c = &p.spec().containers[0];
-        assert!(container_mounts(&config(), &p, c, &HashMap::new(), false, &|_| None).is_err());
+        assert!(container_mounts(&config(), &p, c, &HashMap::new(), Ways::default(), &|_| None).is_err());
         let images = HashMap::from([("v".to_owned(), "sha256:1".to_owned())]);
-        let got = container_mounts(&config(), &p, c, &images, false, &|_| None).unwrap_or_default();
+        let got = container_mounts(&config(), &p, c, &images, Ways::default(), &|_| None).unwrap_or_default();
         let got: Vec<_> = got.into_iter().map(|m| (m.image.map(|i| i.image), m.readonly)).collect();
         assert_eq!(got, [(Some("sha256:1".to_owned()), true)]);
     }
