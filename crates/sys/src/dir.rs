@@ -41,13 +41,13 @@ pub struct Stat {
 
 impl From<rustix::fs::Stat> for Stat {
     fn from(s: rustix::fs::Stat) -> Self {
-        let kind = match FileType::from_raw_mode(s.st_mode as RawMode) {
+        let kind = match FileType::from_raw_mode(s.st_mode) {
             FileType::RegularFile => Kind::File,
             FileType::Directory => Kind::Dir,
             FileType::Symlink => Kind::Link,
             _ => Kind::Other,
         };
-        Stat { kind, mode: s.st_mode as u32 & 0o7777, uid: s.st_uid, gid: s.st_gid }
+        Stat { kind, mode: s.st_mode & 0o7777, uid: s.st_uid, gid: s.st_gid }
     }
 }
 

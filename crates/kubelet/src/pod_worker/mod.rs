@@ -292,6 +292,8 @@ struct Worker {
     first_seen: jiff::Timestamp,
     /// Nobody wanted it from the beginning: there is nobody to tell of it.
     orphan: bool,
+    /// The API had it as done when the kubelet first saw it.
+    was_done: bool,
     /// A container that ended for good on its own, not by our hand.
     finished: bool,
 }
@@ -348,6 +350,7 @@ impl Worker {
         seen_out: watch::Sender<Observed>,
     ) -> Self {
         let d = desired.borrow_and_update().clone();
+        let was_done = d.pod.is_terminal();
         Worker {
             probes: Probes::new(poke.clone()),
             backoff: Backoff::new(cx.config.max_restart_period),
@@ -375,6 +378,7 @@ impl Worker {
             resize_hold: Retry::default(),
             refresh_at: Some(Instant::now()),
             orphan: d.gone,
+            was_done,
             first_seen: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default(),
             finished: false,
         }
@@ -845,7 +849,8 @@ impl Worker {
     }
 
     fn publish(&mut self, ended: bool) {
-        if self.orphan {
+        // of what was done before, and has left nothing, the API knows more than is to be seen here
+        if self.orphan || self.was_done && self.seen == Observed::default() {
             return;
         }
         // A container that is replaced at once was never away, as far as others are told.

@@ -348,3 +348,45 @@ async fn a_runtime_that_hangs_holds_up_no_other_pod() {
     n.pods.update(Source::Api, pod("r", json!({"containers": [{"name": "a", "image": "x"}]})));
     until("the third runs", || n.fake.containers("a") == [(0, true)]).await;
 }
+
+#[tokio::test]
+async fn images_of_volumes_are_pulled_by_their_policy() {
+    let n = node(Fake::start());
+    n.pods.mark_ready(Source::Api);
+    let image = |reference: &str, policy: &str| json!({"reference": reference, "pullPolicy": policy});
+    let mount = |v: &str| json!({"name": v, "mountPath": format!("/{v}")});
+    n.pods.update(Source::Api, pod("p", json!({
+        "volumes": [{"name": "v", "image": image("q/v:1", "Always")}, {"name": "w", "image": image("q/w:1", "IfNotPresent")}],
+        "containers": [{"name": "a", "image": "x:1", "volumeMounts": [mount("v"), mount("w")]}],
+    })));
+    until("it runs", || n.fake.containers("a") == [(0, true)]).await;
+    assert_eq!(n.fake.calls("PullImage"), ["docker.io/q/v:1"]);
+    n.fake.no_image("nosuch");
+    n.pods.update(
+        Source::Api,
+        pod(
+            "q",
+            json!({
+                "volumes": [{"name": "v", "image": image("nosuch:1", "IfNotPresent")}],
+                "containers": [{"name": "b", "image": "x:1", "volumeMounts": [mount("v")]}],
+            }),
+        ),
+    );
+    until("it is tried", || n.fake.calls("PullImage").iter().any(|i| i.contains("nosuch"))).await;
+    assert!(n.fake.containers("b").is_empty(), "no container without its volume");
+}
+
+#[tokio::test]
+async fn what_the_api_has_of_a_pod_that_is_done_stays() {
+    let n = node(Fake::start());
+    n.pods.mark_ready(Source::Api);
+    let mut done = Pod::clone(&pod("p", json!({"containers": [{"name": "a", "image": "x"}]})));
+    done.status = serde_json::from_value(json!({"phase": "Failed", "reason": "PodFeatureUnsupported"})).ok();
+    let done = Arc::new(done);
+    n.pods.update(Source::Api, done.clone());
+    until("it has been looked at", || !n.fake.calls("ListContainers").is_empty()).await;
+    n.pods.update(Source::Api, pod("q", json!({"containers": [{"name": "b", "image": "x"}]})));
+    until("another runs", || n.fake.containers("b") == [(0, true)]).await;
+    let status = n.pods.cx.status.get(done.uid());
+    assert!(status.is_none_or(|s| s == *done.api_status()), "nothing else is told of it");
+}
