@@ -497,7 +497,9 @@ impl Worker {
     }
 
     async fn take_desired(&mut self) -> Look {
-        let d = self.desired.borrow_and_update().clone();
+        let mut d = self.desired.borrow_and_update().clone();
+        // why the worker itself ends the pod is not for others to take back
+        d.end = d.end.or_else(|| self.end.clone());
         let same = Arc::ptr_eq(&d.pod, &self.pod) || differ_in_status_alone(&d.pod, &self.pod);
         let mut look =
             if same && d.gone == self.gone && d.end == self.end { Look::Publish } else { Look::Whole };

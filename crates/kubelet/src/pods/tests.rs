@@ -390,3 +390,22 @@ async fn what_the_api_has_of_a_pod_that_is_done_stays() {
     let status = n.pods.cx.status.get(done.uid());
     assert!(status.is_none_or(|s| s == *done.api_status()), "nothing else is told of it");
 }
+
+#[tokio::test]
+async fn why_a_pod_failed_is_told_when_it_has_ended() {
+    let n = node(Fake::start());
+    n.pods.mark_ready(Source::Api);
+    let p = pod("p", json!({"activeDeadlineSeconds": 1, "containers": [{"name": "a", "image": "x"}]}));
+    n.fake.fault("StopContainer", 0, 1, Fault::Late(Duration::from_millis(500)));
+    n.pods.update(Source::Api, p.clone());
+    let told = || n.pods.cx.status.get(p.uid()).unwrap_or_default();
+    until("it is being stopped", || !n.fake.calls("StopContainer").is_empty()).await;
+    assert_eq!(told().phase.as_deref(), Some("Running"), "it may still run");
+    // the API's echo, and somebody's label
+    let mut echo = Pod::clone(&p);
+    echo.status = Some(told());
+    echo.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+    n.pods.update(Source::Api, Arc::new(echo));
+    until("it has failed", || told().phase.as_deref() == Some("Failed")).await;
+    assert_eq!(told().reason.as_deref(), Some("DeadlineExceeded"));
+}
