@@ -6,9 +6,21 @@ use telemetry::daemon;
 
 const NAME: &str = "kubelet";
 
-// Pods are many and each does little: two threads serve them all, and each further one costs memory.
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    // Pods are many and each does little: two threads serve them all, and each further one costs memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(run());
+            // what is stuck in the kernel is not waited for
+            runtime.shutdown_background();
+            code
+        }
+        Err(e) => daemon::end(NAME, Err(e)),
+    }
+}
+
+async fn run() -> ExitCode {
     let flags = match daemon::options(
         NAME,
         include_str!("flags.txt"),

@@ -7,7 +7,7 @@ use containerd_client::services::v1::SubscribeRequest;
 use containerd_client::services::v1::events_client::EventsClient;
 use futures::{Stream, StreamExt};
 use prost::Message;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -49,16 +49,19 @@ enum Source {
 }
 
 /// A safety net under a source of events that may lose some.
-const SLOW_RELIST: Duration = Duration::from_secs(60);
+const SLOW_RELIST: Duration = Duration::from_secs(10);
 /// Where lists are all there is.
 const FAST_RELIST: Duration = Duration::from_secs(1);
+/// How long it is waited after events broke off, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Sends events until the receiver is gone. Every (re)connection begins with [`Event::Relist`].
 /// A full channel makes it wait: the runtime buffers, and what it drops the relist brings back.
 pub async fn watch(runtime: Runtime, out: mpsc::Sender<Event>) {
     let mut source = Source::Cri;
-    let mut pause = Duration::from_millis(100);
+    let mut pause = PAUSE.0;
     loop {
+        let started = Instant::now();
         let ended = match source {
             Source::Cri => from_cri(&runtime, &out).await,
             Source::Containerd => from_containerd(&runtime, &out).await,
@@ -77,9 +80,17 @@ pub async fn watch(runtime: Runtime, out: mpsc::Sender<Event>) {
                 warn!(error = %e, "container events broke off");
             }
         }
+        // events that came for a while were good ones
+        if started.elapsed() > PAUSE.1 {
+            pause = PAUSE.0;
+        }
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
             () = out.closed() => return,
+        }
+        // without events lists are all there is
+        if out.send(Event::Relist).await.is_err() {
+            return;
         }
     }
 }

@@ -48,6 +48,11 @@ impl Error {
         matches!(self, Error::Call { code: Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled, .. })
     }
 
+    /// Whether the runtime says that what it did took longer than it was given.
+    pub fn is_deadline(&self) -> bool {
+        matches!(self, Error::Call { code: Code::DeadlineExceeded, .. })
+    }
+
     /// What the runtime says, without the code.
     pub fn message(&self) -> String {
         match self {
@@ -136,14 +141,6 @@ impl Runtime {
     /// The cgroup driver the runtime uses, where it tells.
     pub async fn runtime_config(&self) -> Result<RuntimeConfigResponse> {
         Ok(self.runtime.clone().runtime_config(self.request(RuntimeConfigRequest {})).await?.into_inner())
-    }
-
-    /// Tells the runtime the node's pod range.
-    pub async fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
-        let network_config = Some(NetworkConfig { pod_cidr: cidr.into() });
-        let m = UpdateRuntimeConfigRequest { runtime_config: Some(RuntimeConfig { network_config }) };
-        self.runtime.clone().update_runtime_config(self.request(m)).await?;
-        Ok(())
     }
 
     /// Makes and starts a sandbox; answers its id.

@@ -89,7 +89,10 @@ impl Purpose {
 /// the bootstrap one is there.
 pub async fn client_config(config: &Config) -> Result<client::Config, BootstrapError> {
     let path = Path::new(&config.kubeconfig);
-    if !path.exists() && !config.bootstrap_kubeconfig.is_empty() {
+    // a certificate that has ended does not renew itself: nobody would know who asks
+    let current = Purpose::Client.current(&config.cert_dir);
+    let useless = !path.exists() || has_ended(&current, jiff::Timestamp::now()) && names(path, &current);
+    if useless && !config.bootstrap_kubeconfig.is_empty() {
         let boot = client::Config::from_kubeconfig_file(&config.bootstrap_kubeconfig)?.user_agent("kubelet");
         let api = Client::new(boot.clone())?;
         info!(server = boot.server, "asking for the node's client certificate");
@@ -219,8 +222,30 @@ fn write_kubeconfig(path: &Path, boot: &client::Config, pem: &Path) -> Result<()
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(at(dir))?;
     }
-    write_secret(path, text.to_string().as_bytes())?;
-    Ok(())
+    // whole or not at all: a torn file would keep the kubelet from starting for good
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    write_secret(&new, text.to_string().as_bytes())?;
+    std::fs::File::open(&new).and_then(|f| f.sync_all()).map_err(at(&new))?;
+    std::fs::rename(&new, path).map_err(at(path))
+}
+
+/// When a certificate begins and ends, in seconds.
+fn life(path: &Path) -> Option<(i64, i64)> {
+    let der = CertificateDer::from_pem_file(path).ok()?;
+    let (_, cert) = X509Certificate::from_der(&der).ok()?;
+    let v = cert.validity();
+    Some((v.not_before.timestamp(), v.not_after.timestamp()))
+}
+
+fn has_ended(pem: &Path, now: jiff::Timestamp) -> bool {
+    life(pem).is_some_and(|(_, to)| to <= now.as_second())
+}
+
+/// Whether a kubeconfig goes by this certificate.
+fn names(kubeconfig: &Path, pem: &Path) -> bool {
+    crate::blocking::text_of(kubeconfig).contains(&*pem.to_string_lossy())
 }
 
 /// Renews certificates before they end, for as long as it is polled: the client's where it came from the cluster
@@ -259,13 +284,7 @@ async fn keep(api: &Client, config: &Config, purpose: Purpose, addresses: &[IpAd
 /// In what time a certificate has to be renewed: when between 70 and 90 percent of its life are over, as upstream
 /// does, so that many nodes do not come at once.
 fn until_renewal(path: &Path, now: jiff::Timestamp) -> Duration {
-    let life = || {
-        let der = CertificateDer::from_pem_file(path).ok()?;
-        let (_, cert) = X509Certificate::from_der(&der).ok()?;
-        let v = cert.validity();
-        Some((v.not_before.timestamp(), v.not_after.timestamp()))
-    };
-    let Some((from, to)) = life() else { return Duration::ZERO };
+    let Some((from, to)) = life(path) else { return Duration::ZERO };
     let share: f64 = rand::random_range(0.7..0.9);
     let at = from + ((to - from) as f64 * share) as i64;
     Duration::from_secs(u64::try_from(at - now.as_second()).unwrap_or(0))
@@ -284,6 +303,11 @@ mod tests {
         p.not_after = rcgen::date_time_ymd(2026, 1, 11);
         let cert = p.self_signed(&key)?;
         store(d.path(), Purpose::Client, cert.pem().as_bytes(), &key.serialize_pem())?;
+        let (current, kubeconfig) = (Purpose::Client.current(d.path()), d.path().join("kubeconfig"));
+        let day = |d: &str| format!("2026-01-{d}T00:00:00Z").parse::<jiff::Timestamp>();
+        assert!(!has_ended(&current, day("10")?) && has_ended(&current, day("11")?));
+        std::fs::write(&kubeconfig, format!("client-certificate: {}", current.display()))?;
+        assert!(names(&kubeconfig, &current) && !names(&kubeconfig, "/other.pem".as_ref()));
         let current = Purpose::Client.current(d.path());
         assert!(std::fs::read_to_string(&current)?.contains("PRIVATE KEY"));
         let days = until_renewal(&current, "2026-01-01T00:00:00Z".parse()?).as_secs() / 86400;

@@ -1,9 +1,11 @@
 //! The cgroups above containers: `kubepods`, one below it for each lesser quality of service, and one for
 //! each pod. The runtime makes those of containers. Version 1 (a tree per controller) and 2 (one tree).
 
+use crate::blocking::Blocking;
 use crate::config::CgroupDriver;
 use crate::pod::Qos;
 use crate::runtime::resources::PodLimits;
+use crate::systemd;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +44,7 @@ pub enum CgroupError {
     },
 }
 
+const QOS: [Qos; 3] = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort];
 /// Microseconds in a period unless told otherwise.
 const PERIOD: i64 = 100_000;
 /// From here on a number of bytes is no bound.
@@ -55,6 +58,12 @@ impl Cgroups {
         let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let hierarchy = read_mounts(&table).ok_or(CgroupError::NotMounted)?;
         Ok(Self::new(hierarchy, driver, root, per_qos))
+    }
+
+    /// None at all.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self::new(Hierarchy::V2("/nonexistent".into()), CgroupDriver::Cgroupfs, "", false)
     }
 
     fn new(hierarchy: Hierarchy, driver: CgroupDriver, root: &str, per_qos: bool) -> Self {
@@ -100,36 +109,58 @@ impl Cgroups {
     }
 
     /// Makes the cgroups that all pods share and sets what the node as a whole may use.
-    pub fn set_up_node(&self, cpu_milli: i64, memory: Option<i64>) -> Result<(), CgroupError> {
-        if !self.enabled {
-            return Ok(());
-        }
+    pub(crate) async fn set_up_node(
+        &self,
+        blocking: &Blocking,
+        cpu_milli: i64,
+        memory: Option<i64>,
+    ) -> Result<(), CgroupError> {
         let shares = crate::runtime::resources::shares(cpu_milli);
-        self.apply(&self.root, &PodLimits { shares, memory, ..Default::default() })?;
+        self.set(blocking, self.root.clone(), PodLimits { shares, memory, ..Default::default() }).await?;
         for qos in [Qos::Burstable, Qos::BestEffort] {
             let mut parts = self.root.clone();
             parts.extend(qos_part(qos).map(str::to_owned));
-            self.apply(&parts, &PodLimits { shares: 2, ..Default::default() })?;
+            self.set(blocking, parts, PodLimits { shares: 2, ..Default::default() }).await?;
         }
         Ok(())
     }
 
     /// Gives burstable pods together the share that they ask for.
-    pub fn set_burstable_shares(&self, cpu_milli: i64) -> Result<(), CgroupError> {
-        if !self.enabled {
-            return Ok(());
-        }
+    pub(crate) async fn set_burstable_shares(
+        &self,
+        blocking: &Blocking,
+        cpu_milli: i64,
+    ) -> Result<(), CgroupError> {
         let mut parts = self.root.clone();
         parts.push("burstable".into());
-        self.apply(
-            &parts,
-            &PodLimits { shares: crate::runtime::resources::shares(cpu_milli), ..Default::default() },
-        )
+        let shares = crate::runtime::resources::shares(cpu_milli);
+        self.set(blocking, parts, PodLimits { shares, ..Default::default() }).await
     }
 
     /// Makes a pod's cgroup with its limits; again is harmless.
-    pub fn set_up_pod(&self, qos: Qos, uid: &str, limits: &PodLimits) -> Result<(), CgroupError> {
-        if self.enabled { self.apply(&self.pod_parts(qos, uid), limits) } else { Ok(()) }
+    pub(crate) async fn set_up_pod(
+        &self,
+        blocking: &Blocking,
+        qos: Qos,
+        uid: &str,
+        limits: PodLimits,
+    ) -> Result<(), CgroupError> {
+        self.set(blocking, self.pod_parts(qos, uid), limits).await
+    }
+
+    async fn set(&self, blocking: &Blocking, parts: Vec<String>, l: PodLimits) -> Result<(), CgroupError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let name = parts.join("/");
+        let failed = |source| CgroupError::Write { path: name.clone().into(), source };
+        if self.driver == CgroupDriver::Systemd {
+            return systemd::apply(&slice(&parts), &l, self.version() == 2).await.map_err(failed);
+        }
+        let own = self.clone();
+        let key = format!("cgroup {name}");
+        let done = blocking.run(&key, crate::blocking::LIMIT, move || own.apply(&parts, &l));
+        done.await.map_err(failed)?
     }
 
     /// What a pod's cgroup has now.
@@ -157,24 +188,53 @@ impl Cgroups {
         }
     }
 
-    /// Removes a pod's cgroup and what is below it. Processes left there keep it: that is an error.
-    pub fn remove_pod(&self, qos: Qos, uid: &str) -> Result<(), CgroupError> {
+    /// Removes a pod's cgroups, whatever its class, and what is below them. Processes left there keep them: that is
+    /// an error.
+    pub(crate) async fn remove_pod(&self, blocking: &Blocking, uid: &str) -> Result<(), CgroupError> {
         if !self.enabled {
             return Ok(());
         }
-        let parts = self.pod_parts(qos, uid);
-        for mount in self.mounts() {
-            let dir = self.dir(mount, &parts);
-            remove_tree(&dir).map_err(|source| CgroupError::Write { path: dir, source })?;
+        // an orphan's class is not known; most of these have nothing to remove
+        let all: Vec<_> = QOS.iter().map(|q| self.pod_parts(*q, uid)).collect();
+        let mounts: Vec<PathBuf> = self.mounts().map(Path::to_owned).collect();
+        let mut dirs: Vec<PathBuf> = Vec::new();
+        for parts in &all {
+            let own: Vec<PathBuf> = mounts.iter().map(|m| self.dir(m, parts)).collect();
+            if self.driver == CgroupDriver::Systemd {
+                let look = own.clone();
+                let there = crate::blocking::quick(move || look.iter().any(|d| d.exists())).await;
+                if there.unwrap_or(true) {
+                    systemd::stop(&slice(parts)).await;
+                }
+            }
+            dirs.extend(own);
         }
-        Ok(())
+        let work = move || {
+            dirs.into_iter().try_for_each(|dir| {
+                remove_tree(&dir).map_err(|source| CgroupError::Write { path: dir, source })
+            })
+        };
+        let failed = |source| CgroupError::Write { path: uid.into(), source };
+        blocking.run(&format!("cgroup pod{uid}"), crate::blocking::LIMIT, work).await.map_err(failed)?
     }
 
-    /// The uids of pods that have a cgroup.
-    pub fn pods(&self) -> Vec<(Qos, String)> {
+    /// Whether the kernel bounds how much a cgroup may swap.
+    pub(crate) fn bounds_swap(&self) -> bool {
+        let file = match &self.hierarchy {
+            Hierarchy::V1(_) => "memory.memsw.limit_in_bytes",
+            Hierarchy::V2(_) => "memory.swap.max",
+        };
+        self.controller("memory").is_some_and(|m| self.dir(m, &self.root).join(file).exists())
+    }
+
+    /// The uids of pods that have a cgroup. It may block.
+    pub(crate) fn pods(&self) -> Vec<String> {
         let mut found = Vec::new();
         let Some(mount) = self.mounts().next() else { return found };
-        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+        if !self.enabled {
+            return found;
+        }
+        for qos in QOS {
             let mut parts = self.root.clone();
             parts.extend(qos_part(qos).map(str::to_owned));
             for e in std::fs::read_dir(self.dir(mount, &parts)).into_iter().flatten().flatten() {
@@ -187,7 +247,7 @@ impl Cgroups {
                         rest.map(|r| r.replace('_', "-"))
                     }
                 };
-                found.extend(uid.map(|u| (qos, u)));
+                found.extend(uid);
             }
         }
         found
@@ -392,14 +452,24 @@ fn read_mounts(table: &str) -> Option<Hierarchy> {
     v2.map(Hierarchy::V2)
 }
 
-/// Shares of 2..262144 onto weights of 1..10000, as runc does.
-fn weight(shares: i64) -> i64 {
-    1 + (shares - 2) * 9999 / 262_142
+/// Shares of 2..262144 onto weights of 1..10000, as runc does since its version 1.3: 1024 are 100.
+pub(crate) fn weight(shares: i64) -> i64 {
+    if shares <= 2 {
+        return 1;
+    }
+    let l = (shares.min(262_144) as f64).log2();
+    let exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;
+    (10f64.powf(exponent).ceil() as i64).min(10_000)
 }
 
 /// The least shares that have this weight.
-fn shares(weight: i64) -> i64 {
-    2 + ((weight - 1) * 262_142 + 9998) / 9999
+fn shares(of: i64) -> i64 {
+    let (mut low, mut high) = (2, 262_144);
+    while low < high {
+        let middle = (low + high) / 2;
+        if weight(middle) < of { low = middle + 1 } else { high = middle }
+    }
+    low
 }
 
 /// The first number of a file, if it bounds anything: version 1 writes the largest that is whole pages for none.
@@ -473,8 +543,8 @@ mod tests {
         assert_eq!(read_mounts("proc /proc proc rw 0 0"), None);
     }
 
-    #[test]
-    fn bounds_are_read_back() -> Result<(), Box<dyn std::error::Error>> {
+    #[tokio::test]
+    async fn bounds_are_read_back() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let limits = |quota, memory| PodLimits { shares: 1024, quota, memory, pids: None };
         let v1 = Hierarchy::V1(vec![(vec!["cpu".into(), "memory".into()], dir.path().join("1"))]);
@@ -482,13 +552,24 @@ mod tests {
             let c = Cgroups::new(hierarchy, CgroupDriver::Cgroupfs, "", true);
             assert_eq!(c.pod_cgroup(Qos::Burstable, "u"), PodCgroup::default());
             for (quota, memory) in [(Some((5000, 50_000)), Some(4096)), (None, None)] {
-                c.set_up_pod(Qos::Burstable, "u", &limits(quota, memory))?;
+                c.set_up_pod(&Blocking::default(), Qos::Burstable, "u", limits(quota, memory)).await?;
                 let got = c.pod_cgroup(Qos::Burstable, "u");
                 assert_eq!((got.quota, got.memory), (quota.map(|q| q.0), memory));
                 assert_eq!(weight(got.shares), weight(1024));
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn weights() {
+        for (shares, want) in [(0, 1), (2, 1), (102, 17), (1024, 100), (262_144, 10_000), (i64::MAX, 10_000)]
+        {
+            assert_eq!(weight(shares), want, "{shares}");
+        }
+        for w in [1, 17, 100, 5000, 10_000] {
+            assert_eq!(weight(shares(w)), w, "{w}");
+        }
     }
 
     #[test]

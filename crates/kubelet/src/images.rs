@@ -5,8 +5,9 @@ use crate::pod::PodExt;
 use crate::runtime::security::ImageUser;
 use base64::Engine;
 use cri::types::{AuthConfig, Image, ImageSpec, PodSandboxConfig};
-use k8s_openapi::api::core::v1::{Container, Pod};
-use std::collections::{HashMap, HashSet};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -15,6 +16,8 @@ use tracing::{info, warn};
 /// Back-off between failed pulls of one image for one pod.
 const FIRST_BACKOFF: Duration = Duration::from_secs(10);
 const LAST_BACKOFF: Duration = Duration::from_secs(300);
+/// Where it is written down who pulled what.
+const RECORDS: &str = "pulled_images.json";
 
 /// Why an image is not here; the reason is what the container waits with.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +97,34 @@ struct Failure {
     message: String,
 }
 
+/// How an image came here that the kubelet pulled.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Pulled {
+    /// Nobody had to say who he is.
+    anonymous: bool,
+    /// Digests of the logins that the registry took.
+    logins: BTreeSet<String>,
+}
+
+/// What stands for a login where it is remembered.
+fn digest(auth: &AuthConfig) -> String {
+    let parts = [&auth.username, &auth.password, &auth.auth, &auth.identity_token, &auth.registry_token];
+    let text = parts.iter().map(|p| format!("{}:{p}", p.len())).collect::<String>();
+    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    hash.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Whether a pod with these logins may run an image that is here. One that somebody had to show a login for is his; one
+/// that was here before is everybody's.
+fn may_run(pulled: Option<&Pulled>, logins: &[AuthConfig]) -> bool {
+    pulled.is_none_or(|p| p.anonymous || logins.iter().any(|l| p.logins.contains(&digest(l))))
+}
+
 /// Pulls images and remembers which failed and which were used.
 #[derive(Debug)]
-pub struct Images {
+pub(crate) struct Images {
+    /// Who pulled what; read when it is first asked for.
+    pulled: tokio::sync::Mutex<Option<BTreeMap<String, Pulled>>>,
     slots: Semaphore,
     pulling: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     failures: Mutex<HashMap<(String, String), Failure>>,
@@ -111,6 +139,7 @@ impl Images {
     /// At most `parallel` pulls at a time.
     pub fn new(parallel: usize) -> Self {
         Images {
+            pulled: Default::default(),
             slots: Semaphore::new(parallel),
             pulling: Mutex::default(),
             failures: Mutex::default(),
@@ -119,47 +148,75 @@ impl Images {
     }
 
     /// Sees to it that a container's image is here.
-    pub async fn ensure(
+    pub(crate) async fn ensure(
         &self,
         cx: &Context,
         pod: &Pod,
         c: &Container,
         sandbox: &PodSandboxConfig,
     ) -> Result<Present, ImageError> {
-        let wanted = c.image.as_deref().unwrap_or("").trim();
         let path = crate::events::container_path(pod, &c.name);
+        let wanted = c.image.as_deref().unwrap_or("").trim();
+        self.get(cx, pod, wanted, c.image_pull_policy.as_deref(), &path, sandbox).await
+    }
+
+    /// Sees to it that an image is here that is mounted as a volume.
+    pub(crate) async fn ensure_volume(
+        &self,
+        cx: &Context,
+        pod: &Pod,
+        source: &ImageVolumeSource,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<Present, ImageError> {
+        let wanted = source.reference.as_deref().unwrap_or("").trim();
+        self.get(cx, pod, wanted, source.pull_policy.as_deref(), "", sandbox).await
+    }
+
+    async fn get(
+        &self,
+        cx: &Context,
+        pod: &Pod,
+        wanted: &str,
+        policy: Option<&str>,
+        path: &str,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<Present, ImageError> {
         let image = full_name(wanted).inspect_err(|e| {
-            cx.events.container(pod, &path, "Warning", "InspectFailed", &e.to_string());
+            cx.events.container(pod, path, "Warning", "InspectFailed", &e.to_string());
         })?;
         let spec =
             ImageSpec { image: image.clone(), user_specified_image: wanted.to_owned(), ..Default::default() };
-        let policy = c.image_pull_policy.as_deref().unwrap_or_else(|| default_policy(&image));
+        let policy = policy.filter(|p| !p.is_empty()).unwrap_or_else(|| default_policy(&image));
         let here = cx.runtime.image_status(spec.clone()).await.map_err(|source| {
             cx.events.container(
                 pod,
-                &path,
+                path,
                 "Warning",
                 "InspectFailed",
                 &format!("Failed to inspect image {wanted:?}: {source}"),
             );
             ImageError::Inspect { image: wanted.into(), source }
         })?;
+        let here = match here {
+            Some(i) if policy != "Always" && !self.is_allowed(cx, pod, &image, &i.id).await => None,
+            other => other,
+        };
         match (policy, here) {
             ("Never", None) => {
                 let e = ImageError::NeverPull { image: wanted.into() };
-                cx.events.container(pod, &path, "Warning", "ErrImageNeverPull", &e.to_string());
+                cx.events.container(pod, path, "Warning", "ErrImageNeverPull", &e.to_string());
                 return Err(e);
             }
             ("Never" | "IfNotPresent", Some(found)) => {
                 let note = format!(
                     "Container image {wanted:?} already present on machine and can be accessed by the pod"
                 );
-                cx.events.container(pod, &path, "Normal", "Pulled", &note);
+                cx.events.container(pod, path, "Normal", "Pulled", &note);
                 return Ok(present(found));
             }
             _ => {}
         }
-        self.pull(cx, pod, spec, wanted, &path, sandbox).await
+        self.pull(cx, pod, spec, wanted, path, sandbox).await
     }
 
     async fn pull(
@@ -196,7 +253,7 @@ impl Images {
         drop(guard);
         locked(&self.pulling).retain(|_, m| Arc::strong_count(m) > 1);
         match result {
-            Ok(image_ref) => {
+            Ok((image_ref, login)) => {
                 locked(&self.failures).remove(&key);
                 let by_ref = ImageSpec { image: image_ref, ..Default::default() };
                 let found = cx.runtime.image_status(by_ref).await.ok().flatten();
@@ -204,6 +261,15 @@ impl Images {
                     Some(i) => i,
                     None => cx.runtime.image_status(spec).await.ok().flatten().unwrap_or_default(),
                 };
+                let id = found.id.clone();
+                self.records(cx, |records| {
+                    let record = records.entry(id).or_default();
+                    match &login {
+                        Some(l) => drop(record.logins.insert(digest(l))),
+                        None => record.anonymous = true,
+                    }
+                })
+                .await;
                 let took = format!("{:.3}s", asked.elapsed().as_secs_f64());
                 let note = format!(
                     "Successfully pulled image {wanted:?} in {took} ({took} including waiting). Image size: {} bytes.",
@@ -233,14 +299,8 @@ impl Images {
         }
     }
 
-    async fn pull_with_secrets(
-        &self,
-        cx: &Context,
-        pod: &Pod,
-        spec: &ImageSpec,
-        sandbox: &PodSandboxConfig,
-    ) -> Result<String, cri::Error> {
-        let _slot = self.slots.acquire().await;
+    /// The logins that a pod has for an image.
+    async fn logins(&self, cx: &Context, pod: &Pod, image: &str) -> Vec<AuthConfig> {
         let mut logins = Vec::new();
         for r in pod.spec().image_pull_secrets.iter().flatten() {
             match cx.objects.secret(pod.namespace(), &r.name).await {
@@ -248,19 +308,67 @@ impl Images {
                     let data =
                         |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).map(|v| v.0.as_slice());
                     if let Some(json) = data(".dockerconfigjson").or_else(|| data(".dockercfg")) {
-                        logins.extend(credentials(json, &spec.image));
+                        logins.extend(credentials(json, image));
                     }
                 }
                 Err(e) => info!(secret = r.name, error = %e, "an image pull secret could not be had"),
             }
         }
+        logins
+    }
+
+    /// What is remembered of pulls, to be read or changed.
+    async fn records<T>(&self, cx: &Context, f: impl FnOnce(&mut BTreeMap<String, Pulled>) -> T) -> T {
+        let mut held = self.pulled.lock().await;
+        let path = cx.config.root_dir.join(RECORDS);
+        if held.is_none() {
+            let own = path.clone();
+            let read = crate::blocking::quick(move || std::fs::read(own)).await.and_then(|r| r);
+            *held = Some(read.ok().and_then(|data| serde_json::from_slice(&data).ok()).unwrap_or_default());
+        }
+        let records = held.get_or_insert_default();
+        let before = records.clone();
+        let answer = f(records);
+        if *records != before {
+            let data = serde_json::to_vec(&*records).unwrap_or_default();
+            let written = crate::blocking::quick(move || {
+                let new = path.with_extension("new");
+                std::fs::write(&new, data)?;
+                std::fs::rename(new, path)
+            });
+            if let Err(e) = written.await.and_then(|r| r) {
+                warn!(error = %e, "who pulled which image could not be written down");
+            }
+        }
+        answer
+    }
+
+    async fn is_allowed(&self, cx: &Context, pod: &Pod, image: &str, id: &str) -> bool {
+        if !cx.config.verify_pulled_images {
+            return true;
+        }
+        let pulled = self.records(cx, |r| r.get(id).cloned()).await;
+        match pulled {
+            Some(p) if !p.anonymous => may_run(Some(&p), &self.logins(cx, pod, image).await),
+            _ => true,
+        }
+    }
+
+    async fn pull_with_secrets(
+        &self,
+        cx: &Context,
+        pod: &Pod,
+        spec: &ImageSpec,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<(String, Option<AuthConfig>), cri::Error> {
+        let _slot = self.slots.acquire().await;
+        let logins = self.logins(cx, pod, &spec.image).await;
         let mut last = None;
         for auth in logins.into_iter().map(Some).chain([None]) {
-            let anonymous = auth.is_none();
-            match cx.runtime.pull_image(spec.clone(), auth, sandbox.clone()).await {
-                Ok(image_ref) => return Ok(image_ref),
+            match cx.runtime.pull_image(spec.clone(), auth.clone(), sandbox.clone()).await {
+                Ok(image_ref) => return Ok((image_ref, auth)),
                 // the failure with credentials says more than the one without
-                Err(e) if anonymous && last.is_some() => drop(e),
+                Err(e) if auth.is_none() && last.is_some() => drop(e),
                 Err(e) => last = Some(e),
             }
         }
@@ -283,6 +391,7 @@ impl Images {
             .into_iter()
             .flat_map(|c| [c.image_ref, c.image_id, c.image.map(|i| i.image).unwrap_or_default()])
             .collect();
+        self.records(cx, |r| r.retain(|id, _| images.iter().any(|i| i.id == *id))).await;
         let now = Instant::now();
         let in_use = |i: &Image| {
             used.contains(&i.id) || i.repo_digests.iter().chain(&i.repo_tags).any(|n| used.contains(n))
@@ -302,7 +411,8 @@ impl Images {
         }
         let Some(fs) = cx.runtime.image_fs_info().await?.into_iter().next() else { return Ok(0) };
         let mount = fs.fs_id.map(|f| f.mountpoint).unwrap_or_default();
-        let Ok(usage) = sys::mount::usage(mount.as_ref()) else { return Ok(0) };
+        let looked = crate::blocking::quick(move || sys::mount::usage(mount.as_ref())).await;
+        let Ok(Ok(usage)) = looked else { return Ok(0) };
         let percent = 100 - (usage.available * 100).checked_div(usage.capacity).unwrap_or(100);
         if percent < u64::from(cx.config.image_gc_high) {
             return Ok(0);
@@ -454,6 +564,35 @@ mod tests {
         ] {
             assert_eq!(full_name(given).ok().as_deref(), want, "{given}");
         }
+    }
+
+    #[test]
+    fn a_private_image_is_for_those_with_its_login() {
+        let login = |u: &str| AuthConfig { username: u.into(), password: "p".into(), ..Default::default() };
+        let private = Pulled { anonymous: false, logins: [digest(&login("a"))].into() };
+        let open = Pulled { anonymous: true, ..private.clone() };
+        for (pulled, logins, want) in [
+            (None, vec![], true),
+            (Some(&open), vec![], true),
+            (Some(&private), vec![], false),
+            (Some(&private), vec![login("b")], false),
+            (Some(&private), vec![login("b"), login("a")], true),
+        ] {
+            assert_eq!(may_run(pulled, &logins), want, "{pulled:?} {logins:?}");
+        }
+        let shifted = AuthConfig { username: "ap".into(), ..Default::default() };
+        assert_ne!(digest(&login("a")), digest(&shifted));
+    }
+
+    #[tokio::test]
+    async fn who_pulled_what_outlives_the_kubelet() {
+        let fake = crate::fake::Fake::start();
+        let cx = fake.context();
+        cx.images
+            .records(&cx, |r| r.insert("i".into(), Pulled { anonymous: true, ..Default::default() }))
+            .await;
+        let next = Images::new(1);
+        assert!(next.records(&cx, |r| r.contains_key("i")).await);
     }
 
     #[test]

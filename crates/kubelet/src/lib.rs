@@ -3,31 +3,36 @@
 //! events; [`pods`] has one [`pod_worker`] for each pod, which compares both ([`plan`]) and acts.
 //! Knows CRI and the kernel's cgroups and mounts. Knows no other node, no store, and makes no scheduling decisions.
 
-pub mod admit;
-pub mod bootstrap;
-pub mod cgroups;
-pub mod config;
-pub mod context;
-pub mod events;
-pub mod exits;
-pub mod images;
+mod admit;
+mod blocking;
+mod bootstrap;
+mod cgroups;
+mod config;
+mod context;
+mod events;
+mod exits;
+#[cfg(test)]
+mod fake;
+mod health;
+mod images;
 mod kubelet;
-pub mod lifecycle;
-pub mod node;
-pub mod objects;
-pub mod plan;
-pub mod pod;
-pub mod pod_worker;
-pub mod pods;
-pub mod probes;
-pub mod quantity;
-pub mod resize;
-pub mod runtime;
-pub mod server;
-pub mod sources;
-pub mod status;
-pub mod streaming;
-pub mod volumes;
+mod lifecycle;
+mod node;
+mod objects;
+mod plan;
+mod pod;
+mod pod_worker;
+mod pods;
+mod probes;
+mod quantity;
+mod resize;
+mod runtime;
+mod server;
+mod sources;
+mod status;
+mod streaming;
+mod systemd;
+mod volumes;
 
 pub use config::{Config, Flags};
 pub use kubelet::{RunError, run};

@@ -2,7 +2,7 @@
 //! secrets that pods here refer to are watched one by one, as a node may see no others.
 
 use crate::pod::PodExt;
-use client::{Client, Informer, Informers, Lister, Scope};
+use client::{Client, Informer, Informers, Scope};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{
@@ -44,6 +44,12 @@ pub enum ObjectError {
         /// Its name.
         name: String,
     },
+    /// It is there and not for this pod.
+    #[error("{0}")]
+    Refused(String),
+    /// The kubelet has not heard of all of them yet.
+    #[error("services have not yet been read at least once, cannot construct envvars")]
+    NotRead,
 }
 
 impl ObjectError {
@@ -82,7 +88,7 @@ struct Token {
 /// Gets objects, and remembers those that are watched.
 pub struct Objects {
     client: Option<Client>,
-    services: OnceLock<Lister<Service>>,
+    services: OnceLock<Informer<Service>>,
     config_maps: Watches<ConfigMap>,
     secrets: Watches<Secret>,
     tokens: Mutex<HashMap<(String, String, i64), Token>>,
@@ -103,8 +109,8 @@ impl Objects {
     }
 
     /// Knows services from here on.
-    pub fn set_services(&self, lister: Lister<Service>) {
-        let _ = self.services.set(lister);
+    pub fn set_services(&self, services: Informer<Service>) {
+        let _ = self.services.set(services);
     }
 
     /// Has `f` called when a watched object changes.
@@ -192,15 +198,25 @@ impl Objects {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, t| t.renew > now);
     }
 
-    /// Services of a namespace, and the API server's own.
-    pub fn services(&self, ns: &str) -> Vec<Arc<Service>> {
-        let Some(lister) = self.services.get() else { return Vec::new() };
+    /// Forgets the tokens of a pod that is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).retain(|(pod, ..), _| pod != uid);
+    }
+
+    /// Services of a namespace, and the API server's own; an error before all have been read once, as containers
+    /// would start without.
+    pub(crate) fn services(&self, ns: &str) -> Result<Vec<Arc<Service>>, ObjectError> {
+        let Some(informer) = self.services.get() else { return Ok(Vec::new()) };
+        if !informer.has_synced() {
+            return Err(ObjectError::NotRead);
+        }
+        let lister = informer.lister();
         let mut list = lister.list_namespace(ns);
         if ns != "default" {
             list.extend(lister.get("default", "kubernetes"));
         }
         list.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-        list
+        Ok(list)
     }
 
     /// A token of the pod's service account, and in what time to renew it.
@@ -296,23 +312,73 @@ impl Objects {
         }
     }
 
-    /// The volume that a claim of the pod is bound to, if it is.
-    pub async fn volume_of_claim(
+    /// The volume that a claim of the pod is bound to, if it is. The claim must not be going away, must be the pod's
+    /// own where the pod made it, and the volume must be bound to this very claim.
+    pub(crate) async fn volume_of_claim(
         &self,
         pod: &Pod,
-        claim: &str,
+        claim: &Claim<'_>,
     ) -> Result<Option<Arc<PersistentVolume>>, ObjectError> {
         const KIND: &str = "persistentvolumeclaim";
-        let client = self.client(KIND, claim)?;
-        let failed = |source| ObjectError::Api { kind: KIND, name: claim.to_owned(), source };
-        let got = client.get_opt::<PersistentVolumeClaim>(pod.namespace(), claim).await.map_err(failed)?;
-        let pvc = got.ok_or_else(|| ObjectError::NotFound { kind: KIND, name: claim.to_owned() })?;
+        let name = claim.name();
+        let client = self.client(KIND, name)?;
+        let failed = |source| ObjectError::Api { kind: KIND, name: name.to_owned(), source };
+        let got = client.get_opt::<PersistentVolumeClaim>(pod.namespace(), name).await.map_err(failed)?;
+        let pvc = got.ok_or_else(|| ObjectError::NotFound { kind: KIND, name: name.to_owned() })?;
+        check_claim(pod, claim, &pvc)?;
         let bound = pvc.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
-        let Some(volume) = pvc.spec.and_then(|s| s.volume_name).filter(|v| bound && !v.is_empty()) else {
+        let volume = pvc.spec.as_ref().and_then(|s| s.volume_name.as_deref());
+        let Some(volume) = volume.filter(|v| bound && !v.is_empty()) else { return Ok(None) };
+        let Some(pv) = client.get_opt::<PersistentVolume>("", volume).await.map_err(failed)? else {
             return Ok(None);
         };
-        Ok(client.get_opt::<PersistentVolume>("", &volume).await.map_err(failed)?.map(Arc::new))
+        let owner = pv.spec.as_ref().and_then(|s| s.claim_ref.as_ref()).and_then(|r| r.uid.as_deref());
+        if owner.is_none() || owner != pvc.metadata.uid.as_deref() {
+            let why = format!("PV {volume:?} is bound to another claim than PVC {}/{name}", pod.namespace());
+            return Err(ObjectError::Refused(why));
+        }
+        Ok(Some(Arc::new(pv)))
     }
+}
+
+/// A claim by what the pod says of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Claim<'a> {
+    /// One that is there already.
+    Named(&'a str),
+    /// One made for this pod alone.
+    OfPod(String),
+}
+
+impl Claim<'_> {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Claim::Named(n) => n,
+            Claim::OfPod(n) => n,
+        }
+    }
+}
+
+/// Whether a pod may use a claim as it is.
+fn check_claim(pod: &Pod, claim: &Claim<'_>, pvc: &PersistentVolumeClaim) -> Result<(), ObjectError> {
+    let name = claim.name();
+    if let Claim::OfPod(_) = claim {
+        let own = pvc.metadata.owner_references.iter().flatten();
+        if !own.clone().any(|o| o.controller == Some(true) && o.uid == pod.uid()) {
+            let why = format!(
+                "PVC {}/{name} was not created for pod {}/{} (pod is not owner)",
+                pod.namespace(),
+                pod.namespace(),
+                pod.name()
+            );
+            return Err(ObjectError::Refused(why));
+        }
+    }
+    if pvc.metadata.deletion_timestamp.is_some() {
+        return Err(ObjectError::Refused(format!("PVC {}/{name} is being deleted", pod.namespace())));
+    }
+    Ok(())
 }
 
 /// The config maps and secrets a pod refers to.
@@ -355,6 +421,29 @@ pub fn references(pod: &Pod) -> BTreeSet<Reference> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn claims_that_are_not_the_pods() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "1"}}))
+                .unwrap_or_else(|e| panic!("{e}"));
+        let own = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "1", "controller": true}]);
+        let other = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "2", "controller": true}]);
+        let named = Claim::Named("c");
+        let made = Claim::OfPod("c".into());
+        for (claim, metadata, want) in [
+            (&named, json!({}), ""),
+            (&named, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), "being deleted"),
+            (&made, json!({"ownerReferences": own}), ""),
+            (&made, json!({"ownerReferences": other}), "not owner"),
+            (&made, json!({}), "not owner"),
+        ] {
+            let pvc: PersistentVolumeClaim =
+                serde_json::from_value(json!({"metadata": metadata})).unwrap_or_else(|e| panic!("{e}"));
+            let got = check_claim(&pod, claim, &pvc).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(got.contains(want) && got.is_empty() == want.is_empty(), "{metadata}: {got}");
+        }
+    }
 
     #[test]
     fn all_kinds_of_references() {

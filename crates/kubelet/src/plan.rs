@@ -4,7 +4,7 @@ use crate::pod::{self, Kind, PodExt};
 use crate::resize::{self, Allocation, Change};
 use crate::runtime::labels::container_hash;
 use crate::runtime::observed::{Container as Seen, Observed, State};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Probe};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -36,9 +36,16 @@ pub enum Step {
         name: String,
         /// Why, for the event.
         message: String,
+        /// In what time, if not the pod's.
+        grace: Option<Duration>,
     },
     /// Remove what is left of a container, so that its name is free.
-    Remove(String),
+    Remove {
+        /// The runtime's id.
+        id: String,
+        /// Its name.
+        name: String,
+    },
     /// Change what running containers and the pod as a whole may use.
     Resize,
     /// Start a container.
@@ -52,6 +59,16 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The container it is about, if it is about one.
+    pub(crate) fn container(&self) -> Option<&str> {
+        match self {
+            Step::Kill { name, .. } | Step::Remove { name, .. } | Step::Start { name, .. } => Some(name),
+            Step::StopAll | Step::CreateSandbox(_) | Step::Resize => None,
+        }
+    }
+}
+
 /// Steps, and when to look again without being told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
@@ -63,9 +80,10 @@ pub struct Plan {
     pub finished: bool,
 }
 
-/// Pauses between restarts: from 10 s, doubling, back to none after ten quiet minutes.
+/// Pauses between restarts: from 10 s, doubling, back to none after ten minutes of running.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
+    /// When a container was last restarted, and the pause since.
     entries: HashMap<String, (Instant, Duration)>,
     max: Duration,
 }
@@ -74,34 +92,34 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Backoff {
     /// With at most `max` between restarts.
-    pub fn new(max: Duration) -> Self {
+    pub(crate) fn new(max: Duration) -> Self {
         Backoff { entries: HashMap::new(), max }
     }
 
+    /// Whether what is known of earlier restarts counts for a container that ended at `ended`.
+    fn counts(&self, restarted: Instant, ended: Instant) -> bool {
+        ended.saturating_duration_since(restarted) <= self.max * 2
+    }
+
     /// Until when a container that ended at `ended` waits; `None` when it may start.
-    pub fn until(&self, name: &str, ended: Instant, now: Instant) -> Option<Instant> {
-        let (_, pause) = self.entries.get(name)?;
+    pub(crate) fn until(&self, name: &str, ended: Instant, now: Instant) -> Option<Instant> {
+        let (restarted, pause) = self.entries.get(name)?;
         let until = ended + *pause;
-        (until > now).then_some(until)
+        (until > now && self.counts(*restarted, ended)).then_some(until)
     }
 
     /// How long the current pause is.
-    pub fn pause(&self, name: &str) -> Duration {
+    pub(crate) fn pause(&self, name: &str) -> Duration {
         self.entries.get(name).map_or(Duration::ZERO, |(_, p)| *p)
     }
 
-    /// Notes a restart of a container that had ended at `ended`.
-    pub fn restarted(&mut self, name: &str, ended: Instant) {
-        let max = self.max;
-        let first = FIRST_PAUSE.min(max);
-        self.entries
-            .entry(name.to_owned())
-            .and_modify(|(last, pause)| {
-                let quiet = ended.saturating_duration_since(*last) > max * 2;
-                *pause = if quiet { first } else { (*pause * 2).min(max) };
-                *last = ended;
-            })
-            .or_insert((ended, first));
+    /// Notes that a container that had ended at `ended` is restarted now.
+    pub(crate) fn restarted(&mut self, name: &str, ended: Instant, now: Instant) {
+        let pause = match self.entries.get(name) {
+            Some((last, pause)) if self.counts(*last, ended) => (*pause * 2).min(self.max),
+            _ => FIRST_PAUSE.min(self.max),
+        };
+        self.entries.insert(name.to_owned(), (now, pause));
     }
 }
 
@@ -111,6 +129,8 @@ pub struct Inputs<'a> {
     pub pod: &'a Pod,
     /// What is.
     pub seen: &'a Observed,
+    /// What was last told of it.
+    pub old: &'a PodStatus,
     /// What probes say, by container id.
     pub probed: &'a HashMap<String, Probed>,
     /// What containers were given.
@@ -199,44 +219,81 @@ fn start(i: &Inputs<'_>, p: &mut Plan, c: &Container, kind: Kind) {
         }
         if s.state == State::Created {
             // made by a kubelet that ended before it could start it
-            p.steps.push(Step::Remove(s.id.clone()));
+            p.steps.push(Step::Remove { id: s.id.clone(), name: c.name.clone() });
         }
     }
-    let restarts = last.map_or(0, |s| if s.state == State::Created { s.restarts } else { s.restarts + 1 });
+    let restarts = match last {
+        Some(s) if s.state == State::Created => s.restarts,
+        Some(s) => s.restarts + 1,
+        None => lost_restarts(i, kind, &c.name),
+    };
     p.steps.push(Step::Start { kind, name: c.name.clone(), restarts });
 }
 
-/// Why a running container has to go, if it has to; and whether it comes back whatever the policy.
-fn must_die(i: &Inputs<'_>, c: &Container, s: &Seen) -> Option<(String, bool)> {
+/// How often a container ran of which the runtime has nothing any more; its logs may be there still.
+fn lost_restarts(i: &Inputs<'_>, kind: Kind, name: &str) -> u32 {
+    let list = match kind {
+        Kind::Regular | Kind::Ephemeral => &i.old.container_statuses,
+        Kind::Init | Kind::Sidecar => &i.old.init_container_statuses,
+    };
+    let Some(s) = list.iter().flatten().find(|s| s.name == name) else { return 0 };
+    let ran = s.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+    u32::try_from(s.restart_count).unwrap_or(0) + u32::from(ran)
+}
+
+/// Why a running container has to go.
+struct Doom {
+    message: String,
+    /// It comes back whatever the policy.
+    always: bool,
+    /// In what time it ends, where the probe that failed says so.
+    grace: Option<Duration>,
+}
+
+impl Doom {
+    fn changed(message: String) -> Self {
+        Doom { message, always: true, grace: None }
+    }
+
+    fn failed(message: String, probe: Option<&Probe>) -> Self {
+        let secs = probe.and_then(|p| p.termination_grace_period_seconds).and_then(|s| u32::try_from(s).ok());
+        Doom { message, always: false, grace: secs.map(|s| Duration::from_secs(s.into())) }
+    }
+}
+
+/// Why a running container has to go, if it has to.
+fn must_die(i: &Inputs<'_>, c: &Container, s: &Seen) -> Option<Doom> {
     let probed = i.probed.get(&s.id).copied().unwrap_or_default();
     if !s.hash.is_empty() && s.hash != container_hash(c) {
-        Some((format!("Container {} definition changed", c.name), true))
+        Some(Doom::changed(format!("Container {} definition changed", c.name)))
     } else if resize::change(i.pod, c, i.actuated) == Change::Restart {
-        Some((format!("Container {} resize requires restart", c.name), true))
+        Some(Doom::changed(format!("Container {} resize requires restart", c.name)))
     } else if probed.liveness_failed {
-        Some((format!("Container {} failed liveness probe", c.name), false))
+        Some(Doom::failed(format!("Container {} failed liveness probe", c.name), c.liveness_probe.as_ref()))
     } else if probed.startup_failed {
-        Some((format!("Container {} failed startup probe", c.name), false))
+        Some(Doom::failed(format!("Container {} failed startup probe", c.name), c.startup_probe.as_ref()))
     } else {
         None
     }
 }
 
-fn kill(
-    i: &Inputs<'_>,
-    p: &mut Plan,
-    c: &Container,
-    kind: Kind,
-    s: &Seen,
-    (message, always): (String, bool),
-) {
+fn kill(i: &Inputs<'_>, p: &mut Plan, c: &Container, kind: Kind, s: &Seen, why: Doom) {
     let policy = c.restart_policy.as_deref().unwrap_or_else(|| i.pod.restart_policy());
-    let again = always || kind == Kind::Sidecar || policy != "Never";
-    let message = if again { format!("{message}, will be restarted") } else { message };
-    p.steps.push(Step::Kill { id: s.id.clone(), name: c.name.clone(), message });
+    let again = why.always || kind == Kind::Sidecar || policy != "Never";
+    let message = if again { format!("{}, will be restarted", why.message) } else { why.message };
+    // one that is being deleted ends in the time it was given
+    let grace = why.grace.filter(|_| !i.pod.is_deleted());
+    p.steps.push(Step::Kill { id: s.id.clone(), name: c.name.clone(), message, grace });
     if again {
         start(i, p, c, kind);
     }
+}
+
+/// Ends a container of which the runtime does not know whether it runs, and starts it again.
+fn replace_unknown(i: &Inputs<'_>, p: &mut Plan, c: &Container, kind: Kind, s: &Seen) {
+    let message = "Container is in \"unknown\" state, try killing it before restart".to_owned();
+    p.steps.push(Step::Kill { id: s.id.clone(), name: c.name.clone(), message, grace: None });
+    start(i, p, c, kind);
 }
 
 fn in_sandbox(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) {
@@ -270,11 +327,7 @@ fn in_sandbox(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) {
             },
             State::Exited if !pod::restarts(c, Kind::Regular, i.pod.restart_policy(), s.exit_code) => {}
             State::Exited | State::Created => start(i, p, c, Kind::Regular),
-            State::Unknown => {
-                let message = format!("Container is in {:?} state, try killing it before restart", "unknown");
-                p.steps.push(Step::Kill { id: s.id.clone(), name: c.name.clone(), message });
-                start(i, p, c, Kind::Regular);
-            }
+            State::Unknown => replace_unknown(i, p, c, Kind::Regular, s),
         }
     }
     let waiting = i.pod.spec().containers.iter().any(|c| p.backing_off.contains_key(&c.name));
@@ -289,8 +342,12 @@ fn in_sandbox(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) {
 /// Plans init containers and sidecars; answers whether the regular containers may run.
 fn init_containers(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) -> bool {
     let regular_ran = i.pod.spec().containers.iter().any(|c| i.seen.container_in(sandbox, &c.name).is_some());
-    for c in i.pod.init_containers() {
+    let all = i.pod.init_containers();
+    for (n, c) in all.iter().enumerate() {
         let seen = i.seen.container_in(sandbox, &c.name);
+        // those after it only began when it had done its part
+        let passed =
+            regular_ran || all[n + 1..].iter().any(|l| i.seen.container_in(sandbox, &l.name).is_some());
         if pod::init_kind(c) == Kind::Sidecar {
             let up = match seen {
                 Some(s) if s.state == State::Running => {
@@ -301,12 +358,16 @@ fn init_containers(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) -> bool {
                         i.probed.get(&s.id).is_some_and(|r| r.started)
                     }
                 }
+                Some(s) if s.state == State::Unknown => {
+                    replace_unknown(i, p, c, Kind::Sidecar, s);
+                    false
+                }
                 _ => {
                     start(i, p, c, Kind::Sidecar);
                     false
                 }
             };
-            if !up && !regular_ran {
+            if !up && !passed {
                 return false;
             }
             continue;
@@ -323,8 +384,12 @@ fn init_containers(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) -> bool {
                         .then_some("resize requires restart")
                 };
                 if let Some(why) = why {
-                    kill(i, p, c, Kind::Init, s, (format!("Init container {} {why}", c.name), true));
+                    kill(i, p, c, Kind::Init, s, Doom::changed(format!("Init container {} {why}", c.name)));
                 }
+                return false;
+            }
+            Some(s) if s.state == State::Unknown => {
+                replace_unknown(i, p, c, Kind::Init, s);
                 return false;
             }
             Some(s) if s.state == State::Exited && s.exit_code == 0 => {}
@@ -336,6 +401,8 @@ fn init_containers(i: &Inputs<'_>, sandbox: &str, p: &mut Plan) -> bool {
                 p.finished = true;
                 return false;
             }
+            // what is left of it was cleared away
+            None if passed => {}
             _ => {
                 start(i, p, c, Kind::Init);
                 return false;
@@ -404,6 +471,7 @@ mod tests {
         let p = plan(&Inputs {
             pod: &pod,
             seen: &seen,
+            old: pod.api_status(),
             probed: &probed,
             actuated: &Allocation {
                 pod: None,
@@ -423,8 +491,9 @@ mod tests {
             .map(|s| match s {
                 Step::StopAll => "stop all".into(),
                 Step::CreateSandbox(n) => format!("sandbox {n}"),
+                Step::Kill { name, grace: Some(g), .. } => format!("kill {name} in {}", g.as_secs()),
                 Step::Kill { name, .. } => format!("kill {name}"),
-                Step::Remove(id) => format!("remove {id}"),
+                Step::Remove { id, .. } => format!("remove {id}"),
                 Step::Resize => "resize".into(),
                 Step::Start { name, restarts, .. } => format!("start {name} {restarts}"),
             })
@@ -444,6 +513,15 @@ mod tests {
         check(two.clone(), &[true], &["a running"], "start b 0");
         check(two.clone(), &[true], &["a running", "b running"], "");
         check(two.clone(), &[true], &["a running!", "b exited:1"], "kill a, start a 1, start b 1");
+        let probe = json!({"containers": [{"name": "a", "livenessProbe": {"exec": {}, "terminationGracePeriodSeconds": 2}}, {"name": "b"}]});
+        check(probe, &[true], &["a running!", "b running!"], "kill a in 2, start a 1, kill b, start b 1");
+        let two_inits = json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "i"}], "containers": [{"name": "a"}]});
+        check(two_inits.clone(), &[true], &["s exited:1"], "start s 1");
+        check(two_inits.clone(), &[true], &["s exited:1", "i exited:0"], "start s 1, start a 0");
+        check(two_inits.clone(), &[true], &["i exited:0"], "start s 0, start a 0");
+        check(two_inits.clone(), &[true], &["s running", "i unknown"], "kill i, start i 1");
+        check(two_inits, &[true], &["s unknown"], "kill s, start s 1");
+        check(two.clone(), &[true], &["a running", "b unknown"], "kill b, start b 1");
         check(two.clone(), &[true], &["a running", "b created"], "remove c1, start b 0");
         check(
             two.clone(),
@@ -493,19 +571,63 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_vanished_is_counted() {
+        for (state, want) in [
+            (json!({"running": {}}), 4),
+            (json!({"terminated": {"exitCode": 1}}), 4),
+            (json!({"waiting": {}}), 3),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]},
+                "status": {"containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 3, "state": state}]},
+            }))
+            .unwrap_or_else(|e| panic!("{e}"));
+            let seen = Observed {
+                sandboxes: vec![Sandbox {
+                    id: "s".into(),
+                    ready: true,
+                    ips: vec!["1.1.1.1".into()],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+            let p = plan(&Inputs {
+                pod: &pod,
+                seen: &seen,
+                old: pod.api_status(),
+                probed: &HashMap::new(),
+                actuated: &Allocation::default(),
+                backoff: &Backoff::new(Duration::from_secs(300)),
+                now: Instant::now(),
+                now_nanos: 0,
+            });
+            assert_eq!(
+                p.steps,
+                [Step::Start { kind: Kind::Regular, name: "a".into(), restarts: want }],
+                "{state}"
+            );
+        }
+    }
+
+    #[test]
     fn pauses_double_and_reset() {
         let mut b = Backoff::new(Duration::from_secs(300));
         let t = Instant::now();
+        let at = |secs| t + Duration::from_secs(secs);
         assert_eq!(b.until("a", t, t), None);
-        b.restarted("a", t);
-        assert_eq!(b.until("a", t, t), Some(t + Duration::from_secs(10)));
-        b.restarted("a", t + Duration::from_secs(11));
+        b.restarted("a", t, t);
+        assert_eq!(b.until("a", t, t), Some(at(10)));
+        b.restarted("a", at(11), at(21));
         assert_eq!(b.pause("a"), Duration::from_secs(20));
         for _ in 0..9 {
-            b.restarted("a", t + Duration::from_secs(12));
+            b.restarted("a", at(22), at(30));
         }
         assert_eq!(b.pause("a"), Duration::from_secs(300));
-        b.restarted("a", t + Duration::from_secs(2000));
+        assert_eq!(b.until("a", at(31), at(32)), Some(at(331)));
+        // it ran for 500 s, which is not enough, and then for 601 s
+        assert!(b.until("a", at(530), at(531)).is_some());
+        assert_eq!(b.until("a", at(631), at(632)), None, "it starts again at once");
+        b.restarted("a", at(631), at(632));
         assert_eq!(b.pause("a"), Duration::from_secs(10));
     }
 }

@@ -124,7 +124,8 @@ pub trait PodExt {
         let m = &self.pod().metadata;
         let secs =
             m.deletion_grace_period_seconds.or(self.spec().termination_grace_period_seconds).unwrap_or(30);
-        Duration::from_secs(u64::try_from(secs).unwrap_or(0))
+        // a hundred years and more are as good as any
+        Duration::from_secs(u64::try_from(secs).unwrap_or(0).min(u64::from(u32::MAX)))
     }
     /// All containers that are not ephemeral, with their kinds, in starting order.
     fn containers(&self) -> impl Iterator<Item = (Kind, &Container)> {
@@ -288,7 +289,7 @@ pub fn restarts(c: &Container, kind: Kind, pod_policy: &str, exit_code: i32) -> 
             _ => false,
         };
         if matches {
-            return rule.action == "Restart" || rule.action == "RestartAllContainers";
+            return rule.action == "Restart";
         }
     }
     match (kind, c.restart_policy.as_deref().unwrap_or(pod_policy)) {

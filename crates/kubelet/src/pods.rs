@@ -1,11 +1,15 @@
-//! All pods of the node: which there should be, and a worker for each.
+//! All pods of the node: which there should be, and a worker for each. What else is on the node goes ([`collect`]).
+
+mod collect;
+#[cfg(test)]
+mod tests;
 
 use crate::context::Context;
 use crate::pod::PodExt;
 use crate::pod_worker::{self, Desired, End, Handle};
 use crate::resize::{self, Allocation, Pending, Waiting};
 use crate::runtime::labels::names;
-use crate::runtime::observed::Observed;
+use crate::runtime::observed::{Observed, State as ContainerState};
 use cri::events::{Event as RuntimeEvent, What};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,11 +17,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
+use tracing::{error, warn};
 
 /// Which source a pod came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
+pub(crate) enum Source {
     /// Files on this node.
     File,
     /// The API server.
@@ -32,21 +36,29 @@ struct State {
     /// Pods whose change is not allocated, by uid.
     resizes: HashMap<String, Waiting>,
     ready: HashSet<Source>,
+    /// Pods that are wanted again while what ran of them before still ends.
+    returning: HashMap<String, (Source, Arc<Pod>)>,
+    /// How often the worker of a pod was lost.
+    lost: HashMap<String, u32>,
     /// Static pods that ran when the kubelet started: their uids and names.
     leftovers: Vec<(String, api::ObjectKey)>,
 }
 
 /// The workers of all pods.
-pub struct Pods {
+pub(crate) struct Pods {
     cx: Arc<Context>,
+    /// All there are.
+    sources: Vec<Source>,
     state: Mutex<State>,
     done: Arc<Notify>,
+    /// Something may be in the runtime that no worker knows of.
+    collect: Notify,
 }
 
 impl Pods {
-    /// None yet.
-    pub fn new(cx: Arc<Context>) -> Arc<Self> {
-        Arc::new(Pods { cx, state: Mutex::default(), done: Arc::default() })
+    /// None yet, and where they will come from.
+    pub(crate) fn new(cx: Arc<Context>, sources: Vec<Source>) -> Arc<Self> {
+        Arc::new(Pods { cx, sources, state: Mutex::default(), done: Arc::default(), collect: Notify::new() })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -56,7 +68,13 @@ impl Pods {
     /// Starts the end of static pods that ran before under a name that another manifest may use now: two of
     /// one name never run at once.
     pub async fn find_leftovers(&self) {
-        let Ok(sandboxes) = self.cx.runtime.list_pod_sandboxes(None).await else { return };
+        let sandboxes = loop {
+            match self.cx.runtime.list_pod_sandboxes(None).await {
+                Ok(list) => break list,
+                Err(e) => warn!(error = %e, "the runtime cannot say yet which static pods run"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
         let mut s = self.lock();
         for sandbox in sandboxes {
             let static_pod =
@@ -96,6 +114,10 @@ impl Pods {
     /// Takes one pod as it should be now.
     pub fn update(&self, source: Source, pod: Arc<Pod>) {
         let mut s = self.lock();
+        if s.workers.get(pod.uid()).is_some_and(|(_, h)| h.desired.borrow().gone) {
+            s.returning.insert(pod.uid().to_owned(), (source, pod));
+            return;
+        }
         if s.workers.contains_key(pod.uid()) {
             self.change(&mut s, pod);
             self.allocate(&mut s);
@@ -170,13 +192,7 @@ impl Pods {
         line.sort_by_cached_key(|(uid, a)| resizes.get(uid).map(|w| resize::rank(w, a)));
         for (uid, allocated) in line {
             let (Some(w), Some((_, h))) = (resizes.get(&uid), workers.get(&uid)) else { continue };
-            let verdict = {
-                let (allocatable, labels) = (
-                    self.cx.allocatable.read().unwrap_or_else(PoisonError::into_inner),
-                    self.cx.labels.read().unwrap_or_else(PoisonError::into_inner),
-                );
-                resize::judge(&self.cx.config, &w.wanted, &here(workers), &allocatable, &labels)
-            };
+            let verdict = resize::judge(&self.cx.config, &w.wanted, &here(workers), &self.cx.node_facts());
             let wanted = w.wanted.clone();
             match verdict {
                 Ok(()) => {
@@ -224,12 +240,8 @@ impl Pods {
         if pod.phase() != "Pending" || status.container_statuses.is_some() || pod.is_deleted() {
             return None;
         }
-        let read = |e| PoisonError::into_inner(e);
-        let (allocatable, labels) = (
-            self.cx.allocatable.read().unwrap_or_else(PoisonError::into_inner),
-            self.cx.labels.read().unwrap_or_else(read),
-        );
-        let r = crate::admit::admit(&self.cx.config, pod, &here(&s.workers), &allocatable, &labels).err()?;
+        let node = self.cx.node_facts();
+        let r = crate::admit::admit(&self.cx.config, pod, &here(&s.workers), &node).err()?;
         self.cx.events.pod(pod, "Warning", &r.reason, &r.message);
         Some(End { grace: Some(Duration::ZERO), failed: Some((r.reason, r.message)), rejected: true })
     }
@@ -240,26 +252,19 @@ impl Pods {
 
     fn start_ending(&self, s: &mut State, source: Source, pod: Arc<Pod>, gone: bool, end: Option<End>) {
         let uid = pod.uid().to_owned();
-        let handle =
-            pod_worker::spawn(self.cx.clone(), Desired { pod, end, gone, pending: None }, self.done.clone());
+        let desired = Desired { pod, end, gone, pending: None };
+        let handle = pod_worker::spawn(self.cx.clone(), desired, self.done.clone(), Duration::ZERO);
         s.workers.insert(uid, (source, handle));
     }
 
     /// A pod is not wanted any more.
     pub fn remove(&self, uid: &str) {
         let mut s = self.lock();
+        s.returning.remove(uid);
         if let Some((_, h)) = s.workers.get(uid) {
             h.desired.send_modify(|d| d.gone = true);
         }
         self.allocate(&mut s);
-    }
-
-    /// Ends a pod by the kubelet's own decision; it fails with this reason and message.
-    pub fn evict(&self, uid: &str, grace: Option<Duration>, reason: &str, message: &str) {
-        if let Some((_, h)) = self.lock().workers.get(uid) {
-            let failed = Some((reason.to_owned(), message.to_owned()));
-            h.desired.send_modify(|d| d.end = Some(End { grace, failed, rejected: false }));
-        }
     }
 
     /// All pods, as they should be, with what was last seen of each.
@@ -291,6 +296,48 @@ impl Pods {
         let mut s = self.lock();
         s.ready.insert(source);
         self.allocate(&mut s);
+        drop(s);
+        self.collect.notify_one();
+    }
+
+    /// Whether the kubelet has not heard of a pod yet.
+    pub(crate) fn is_new(&self, uid: &str) -> bool {
+        !self.lock().workers.contains_key(uid)
+    }
+
+    /// Ends a pod's worker as a fault of ours would.
+    #[cfg(test)]
+    pub(crate) fn lose_worker(&self, uid: &str) {
+        if let Some((_, h)) = self.lock().workers.get(uid) {
+            h.lose();
+        }
+    }
+
+    /// Whether nobody wants a pod any more.
+    #[cfg(test)]
+    pub(crate) fn is_gone(&self, uid: &str) -> bool {
+        self.lock().workers.get(uid).is_none_or(|(_, h)| h.desired.borrow().gone)
+    }
+
+    /// What burstable pods ask for of the processor, in thousandths.
+    pub(crate) fn burstable_cpu(&self) -> i64 {
+        let s = self.lock();
+        let all =
+            s.workers.values().filter(|(_, h)| h.is_live()).map(|(_, h)| h.desired.borrow().pod.clone());
+        all.filter(|p| p.qos() == crate::pod::Qos::Burstable && !p.is_terminal())
+            .map(|p| crate::pod::requests(p.spec(), "cpu").milli())
+            .fold(0, i64::saturating_add)
+    }
+
+    /// The containers that run, by what concerns their logs.
+    pub(crate) fn running_logs(&self) -> Vec<(String, String)> {
+        let s = self.lock();
+        let seen = s.workers.values().flat_map(|(_, h)| {
+            let seen = h.seen.borrow();
+            let running = seen.containers.iter().filter(|c| c.state == ContainerState::Running);
+            running.map(|c| (c.id.clone(), c.log_path.clone())).collect::<Vec<_>>()
+        });
+        seen.collect()
     }
 
     /// Has the volumes of pods that match brought up to date, and what waits for them tried again.
@@ -304,11 +351,10 @@ impl Pods {
 
     /// All that pods here refer to.
     pub fn references(&self) -> std::collections::BTreeSet<crate::objects::Reference> {
-        self.lock()
-            .workers
-            .values()
-            .flat_map(|(_, h)| crate::objects::references(&h.desired.borrow().pod))
-            .collect()
+        // what has ended refers to nothing any more; the API server would not let it be read
+        let s = self.lock();
+        let live = s.workers.values().filter(|(_, h)| h.is_live());
+        live.flat_map(|(_, h)| crate::objects::references(&h.desired.borrow().pod)).collect()
     }
 
     /// What is seen of a pod, as it changes.
@@ -316,20 +362,12 @@ impl Pods {
         self.lock().workers.get(uid).map(|(_, h)| h.seen.clone())
     }
 
-    /// Has the workers of pods that match look again.
-    pub fn poke(&self, which: impl Fn(&Pod) -> bool) {
-        for (_, h) in self.lock().workers.values() {
-            if which(&h.desired.borrow().pod) {
-                h.poke();
-            }
-        }
-    }
-
     /// Takes an event of the runtime to the worker it concerns.
     pub fn runtime_event(&self, event: &RuntimeEvent) {
         let s = self.lock();
         let RuntimeEvent::Container { id, what } = event else {
-            s.workers.values().for_each(|(_, h)| h.poke());
+            drop(s);
+            self.collect.notify_one();
             return;
         };
         match what {
@@ -337,26 +375,27 @@ impl Pods {
             What::OutOfMemory => self.cx.exits.out_of_memory(id),
             _ => {}
         }
-        let concerns = |h: &Handle| {
-            let seen = h.seen.borrow();
-            seen.containers.iter().any(|c| c.id == *id) || seen.sandboxes.iter().any(|s| s.id == *id)
-        };
-        match s.workers.values().find(|(_, h)| concerns(h)) {
+        match s.workers.values().find(|(_, h)| h.owns(id)) {
             Some((_, h)) => h.poke(),
-            // one that was only just made may have ended before its worker saw it
-            None if *what == What::Stopped => s.workers.values().for_each(|(_, h)| h.poke()),
+            // nobody's, or one that ended before its worker heard that it was made
+            None if matches!(what, What::Stopped | What::Started) => self.collect.notify_one(),
             None => {}
         }
     }
 
     /// Clears away workers that ended, for as long as it is polled; starts pods that waited for them.
     pub async fn reap(&self) {
+        let mut tick = tokio::time::interval(BEAT / 4);
         loop {
-            self.done.notified().await;
+            tokio::select! {
+                () = self.done.notified() => {}
+                _ = tick.tick() => {}
+            }
+            self.cx.health.beat("pods", BEAT);
             self.reap_now();
             // a worker tells of its end just before its task is over
             tokio::task::yield_now().await;
-            if self.lock().workers.values().any(|(_, h)| h.is_done()) {
+            if self.lock().workers.values().any(|(_, h)| h.is_over() || h.is_done()) {
                 self.done.notify_one();
             }
         }
@@ -364,7 +403,30 @@ impl Pods {
 
     fn reap_now(&self) {
         let mut s = self.lock();
-        s.workers.retain(|_, (_, h)| !h.is_done());
+        let over: Vec<String> =
+            s.workers.iter().filter(|(_, (_, h))| h.is_over()).map(|(uid, _)| uid.clone()).collect();
+        for uid in over {
+            let Some((source, h)) = s.workers.remove(&uid) else { continue };
+            if h.is_done() {
+                s.lost.remove(&uid);
+                continue;
+            }
+            // it ended by a fault of ours: the pod is still to be looked after
+            let desired = h.desired.borrow().clone();
+            let times = s.lost.entry(uid.clone()).or_default();
+            *times += 1;
+            let pause = Duration::from_secs(1 << (*times).min(6));
+            error!(pod = %desired.pod.key(), again = ?pause, "the worker of a pod was lost; it begins anew");
+            let handle = pod_worker::spawn(self.cx.clone(), desired, self.done.clone(), pause);
+            s.workers.insert(uid, (source, handle));
+        }
+        let back: Vec<String> =
+            s.returning.keys().filter(|uid| !s.workers.contains_key(*uid)).cloned().collect();
+        for uid in back {
+            if let Some((source, pod)) = s.returning.remove(&uid) {
+                self.start(&mut s, source, pod, false);
+            }
+        }
         self.allocate(&mut s);
         let names: HashSet<api::ObjectKey> =
             s.workers.values().map(|(_, h)| h.desired.borrow().pod.key()).collect();
@@ -375,68 +437,10 @@ impl Pods {
             }
         }
     }
-
-    /// Ends what runs on the node and no source wants, once all sources have spoken.
-    pub async fn adopt_orphans(&self, sources: &[Source]) {
-        {
-            let s = self.lock();
-            if !sources.iter().all(|x| s.ready.contains(x)) {
-                return;
-            }
-        }
-        let sandboxes = match self.cx.runtime.list_pod_sandboxes(None).await {
-            Ok(list) => list,
-            Err(e) => {
-                warn!(error = %e, "sandboxes could not be listed");
-                return;
-            }
-        };
-        for sandbox in sandboxes {
-            let label = |n: &str| sandbox.labels.get(n).cloned();
-            let (Some(uid), Some(name), Some(namespace)) =
-                (label(names::POD_UID), label(names::POD_NAME), label(names::POD_NAMESPACE))
-            else {
-                continue;
-            };
-            let mut s = self.lock();
-            if s.workers.contains_key(&uid) || s.waiting.values().any(|p| p.uid() == uid) {
-                continue;
-            }
-            info!(pod = format!("{namespace}/{name}"), uid, "ending a pod that nobody wants");
-            let metadata = ObjectMeta {
-                name: Some(name),
-                namespace: Some(namespace),
-                uid: Some(uid),
-                ..Default::default()
-            };
-            let pod = Pod { metadata, ..Default::default() };
-            self.start(&mut s, Source::Api, Arc::new(pod), true);
-        }
-        self.sweep_directories();
-    }
-
-    /// Clears away what pods left on disk and in cgroups when no kubelet watched.
-    fn sweep_directories(&self) {
-        let known: HashSet<String> = {
-            let s = self.lock();
-            s.workers.keys().cloned().chain(s.waiting.values().map(|p| p.uid().to_owned())).collect()
-        };
-        let dir = self.cx.config.root_dir.join("pods");
-        for e in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            let uid = e.file_name().to_string_lossy().into_owned();
-            if !known.contains(&uid)
-                && let Err(e) = crate::volumes::tear_down(&self.cx.config, &uid)
-            {
-                warn!(uid, error = %e, "an orphaned pod directory could not be removed");
-            }
-        }
-        for (qos, uid) in self.cx.cgroups.pods() {
-            if !known.contains(&uid) {
-                let _ = self.cx.cgroups.remove_pod(qos, &uid);
-            }
-        }
-    }
 }
+
+/// For so long the loop over pods may be silent.
+const BEAT: Duration = Duration::from_secs(60);
 
 /// The pods that count when another asks for room, as allocated.
 fn here(workers: &HashMap<String, (Source, Handle)>) -> Vec<Arc<Pod>> {

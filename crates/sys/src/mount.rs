@@ -6,49 +6,74 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Mounts a tmpfs of at most `size` bytes (no bound when `None`) with permissions `mode`.
-pub fn tmpfs(at: &Path, size: Option<u64>, mode: u32) -> io::Result<()> {
+/// Mounts a tmpfs of at most `size` bytes (no bound when `None`) with permissions `mode`, of `group` if one is
+/// given. Where the kernel can, what is in it never goes to swap.
+pub fn tmpfs(at: &Path, size: Option<u64>, mode: u32, group: Option<u32>) -> io::Result<()> {
     let mut data = format!("mode={mode:o}");
+    if let Some(gid) = group {
+        data += &format!(",gid={gid}");
+    }
     if let Some(size) = size {
         data += &format!(",size={size}");
     }
-    let data = CString::new(data)?;
-    Ok(rustix::mount::mount("tmpfs", at, "tmpfs", MountFlags::empty(), Some(data.as_c_str()))?)
+    let mount = |data: &str| -> io::Result<()> {
+        let data = CString::new(data)?;
+        Ok(rustix::mount::mount("tmpfs", at, "tmpfs", MountFlags::empty(), Some(data.as_c_str()))?)
+    };
+    match mount(&format!("{data},noswap")) {
+        // kernels before 6.4 do not know the word
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => mount(&data),
+        other => other,
+    }
 }
 
-/// Makes `from` appear at `to`.
-pub fn bind(from: &Path, to: &Path) -> io::Result<()> {
-    Ok(rustix::mount::mount_bind_recursive(from, to)?)
+/// Lets mounts made below `at` show in other namespaces and the other way round. Mounts elsewhere on the machine
+/// stay as they are.
+pub fn make_shared(at: &Path) -> io::Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let Some((holds, shared)) = holder(&table, at) else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no mount holds it"));
+    };
+    if shared {
+        return Ok(());
+    }
+    let own = if holds == at || !mounts_below(at)?.is_empty() {
+        holds
+    } else {
+        rustix::mount::mount_bind(at, at)?;
+        at.to_owned()
+    };
+    Ok(rustix::mount::mount_change(&own, MountPropagationFlags::SHARED)?)
 }
 
-/// Makes a bind mount read-only.
-pub fn remount_read_only(at: &Path) -> io::Result<()> {
-    Ok(rustix::mount::mount_remount(at, MountFlags::BIND | MountFlags::RDONLY, "")?)
-}
-
-/// Mounts a file system by its type, as mount(8) does without helpers.
-pub fn mount(source: &str, at: &Path, fs_type: &str, options: &[String]) -> io::Result<()> {
-    let mut flags = MountFlags::empty();
-    let mut data = Vec::new();
-    for o in options {
-        match o.as_str() {
-            "ro" => flags |= MountFlags::RDONLY,
-            "rw" | "defaults" => {}
-            "nosuid" => flags |= MountFlags::NOSUID,
-            "nodev" => flags |= MountFlags::NODEV,
-            "noexec" => flags |= MountFlags::NOEXEC,
-            "noatime" => flags |= MountFlags::NOATIME,
-            "relatime" => flags |= MountFlags::RELATIME,
-            other => data.push(other),
+/// The mount that holds a path, and whether it is shared.
+fn holder(table: &str, path: &Path) -> Option<(PathBuf, bool)> {
+    let mut found: Option<(PathBuf, bool)> = None;
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let Some(at) = fields.get(4).map(|f| unescape(f)).filter(|at| path.starts_with(at)) else { continue };
+        let shared = fields.iter().skip(6).take_while(|f| **f != "-").any(|f| f.starts_with("shared:"));
+        // of several at one place the last lies on top
+        if found.as_ref().is_none_or(|(best, _)| at.components().count() >= best.components().count()) {
+            found = Some((at, shared));
         }
     }
-    let data = CString::new(data.join(","))?;
-    Ok(rustix::mount::mount(source, at, fs_type, flags, Some(data.as_c_str()))?)
+    found
 }
 
-/// Lets mounts made below `at` show in other namespaces and the other way round.
-pub fn make_shared(at: &Path) -> io::Result<()> {
-    Ok(rustix::mount::mount_change(at, MountPropagationFlags::SHARED | MountPropagationFlags::REC)?)
+/// Whether something is mounted exactly here. The file system that is mounted is not asked, so one whose server is
+/// away does not hold the caller up.
+pub fn is_mount_point(at: &Path) -> io::Result<bool> {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let how = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let s = match statx(CWD, at, how, StatxFlags::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        other => other?,
+    };
+    if s.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(s.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
+    Ok(mounts_below(at)?.iter().any(|m| m == at))
 }
 
 /// Takes a mount away; what still uses it keeps it until done. Nothing mounted there is no error.
@@ -56,6 +81,24 @@ pub fn unmount(at: &Path) -> io::Result<()> {
     match rustix::mount::unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
         other => Ok(other?),
+    }
+}
+
+/// Takes away all that is mounted at or below `root`, deepest first. Mounts that came there by propagation are cut
+/// off before, so that those they came from stay.
+pub fn unmount_below(root: &Path) -> io::Result<()> {
+    let all = mounts_below(root)?;
+    // what is taken from a mount is taken from all that share with it: so none may share any more
+    for at in &all {
+        match rustix::mount::mount_change(at, MountPropagationFlags::PRIVATE) {
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    all.iter().try_for_each(|at| unmount(at))?;
+    match mounts_below(root)?.first() {
+        None => Ok(()),
+        Some(at) => Err(io::Error::other(format!("{} is still mounted", at.display()))),
     }
 }
 
@@ -99,6 +142,7 @@ fn unescape(field: &str) -> PathBuf {
 /// missing becomes directories.
 pub fn open_beneath(root: &Path, path: &Path, create: bool) -> io::Result<File> {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    use std::os::fd::AsRawFd;
     let mut at = rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let root = at.try_clone()?;
     let whole = rustix::fs::openat2(
@@ -121,9 +165,12 @@ pub fn open_beneath(root: &Path, path: &Path, create: bool) -> io::Result<File> 
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         at = match rustix::fs::openat2(&at, name, flags, Mode::empty(), ResolveFlags::BENEATH) {
             Err(rustix::io::Errno::NOENT) => {
-                rustix::fs::mkdirat(&at, name, mode)?;
-                rustix::fs::chmodat(&at, name, mode, rustix::fs::AtFlags::empty())?;
-                rustix::fs::openat2(&at, name, flags, Mode::empty(), ResolveFlags::BENEATH)?
+                rustix::fs::mkdirat(&at, name, Mode::RWXU)?;
+                let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                let made = rustix::fs::openat2(&at, name, flags, Mode::empty(), how)?;
+                // the descriptor says which directory it is, whatever its name stands for by now
+                rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), mode)?;
+                made
             }
             other => other?,
         };
@@ -134,7 +181,8 @@ pub fn open_beneath(root: &Path, path: &Path, create: bool) -> io::Result<File> 
 /// Makes an opened file or directory appear at `to`.
 pub fn bind_file(from: &File, to: &Path) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    bind(Path::new(&format!("/proc/self/fd/{}", from.as_raw_fd())), to)
+    // alone: what is mounted below it stays where it is, and is not taken away with this mount
+    Ok(rustix::mount::mount_bind(format!("/proc/self/fd/{}", from.as_raw_fd()), to)?)
 }
 
 /// How full the file system is that holds a path.
@@ -172,6 +220,67 @@ mod tests {
     fn mount_table_fields() {
         for (field, path) in [("/a", "/a"), (r"/a\040b", "/a b"), (r"/a\134", r"/a\"), (r"/a\9", r"/a\9")] {
             assert_eq!(unescape(field), PathBuf::from(path), "{field}");
+        }
+    }
+
+    /// Runs the test of this name again in a mount namespace of its own; `false` says that the caller is in it.
+    /// Where namespaces cannot be made there is nothing to test.
+    fn in_own_namespace(name: &str) -> bool {
+        if std::env::var_os("OWN_MOUNTS").is_some() {
+            return false;
+        }
+        let Ok(exe) = std::env::current_exe() else { return true };
+        let can = std::process::Command::new("unshare").args(["-m", "true"]).status();
+        if !can.is_ok_and(|s| s.success()) {
+            return true;
+        }
+        let run = std::process::Command::new("unshare")
+            .args(["-m", "--propagation", "private"])
+            .arg(exe)
+            .args(["--exact", name])
+            .env("OWN_MOUNTS", "1")
+            .status();
+        assert!(run.is_ok_and(|s| s.success()), "{name} in a namespace of its own");
+        true
+    }
+
+    #[test]
+    fn taking_down_spares_what_was_mounted_elsewhere() -> io::Result<()> {
+        if in_own_namespace("mount::tests::taking_down_spares_what_was_mounted_elsewhere") {
+            return Ok(());
+        }
+        let t = std::env::temp_dir().join(format!("sys-mount-{}", std::process::id()));
+        let (real, pod) = (t.join("real"), t.join("pod"));
+        std::fs::create_dir_all(&real)?;
+        std::fs::create_dir_all(pod.join("sub/path"))?;
+        tmpfs(&real, None, 0o755, Some(7))?;
+        make_shared(&real)?;
+        std::fs::create_dir_all(real.join("data"))?;
+        bind_file(&open_beneath(&real, ".".as_ref(), false)?, &pod.join("sub/path"))?;
+        // it shows in the pod's directory as well, as both are of one group
+        tmpfs(&real.join("data"), None, 0o755, None)?;
+        std::fs::write(real.join("data/x"), "x")?;
+        assert!(is_mount_point(&pod.join("sub/path"))? && !is_mount_point(&pod.join("sub"))?);
+        assert!(pod.join("sub/path/data/x").exists());
+        let refused = crate::dir::remove(&pod).map_err(|e| e.kind());
+        assert_eq!(refused, Err(io::ErrorKind::CrossesDevices), "removal never crosses a mount");
+        unmount_below(&pod)?;
+        crate::dir::remove(&pod)?;
+        assert!(real.join("data/x").exists(), "the user's own mount and files stay");
+        unmount_below(&real)?;
+        std::fs::remove_dir_all(&t)
+    }
+
+    #[test]
+    fn the_mount_that_holds_a_path() {
+        let table = "1 0 8:1 / / rw shared:1 - ext4 a rw\n2 1 8:2 / /var rw - ext4 b rw\n3 1 8:2 / /var/lib rw,x shared:2 master:1 - ext4 b rw\n";
+        for (path, want) in [
+            ("/etc", ("/", true)),
+            ("/var/log", ("/var", false)),
+            ("/var/lib/k", ("/var/lib", true)),
+            ("/variant", ("/", true)),
+        ] {
+            assert_eq!(holder(table, path.as_ref()), Some((PathBuf::from(want.0), want.1)), "{path}");
         }
     }
 

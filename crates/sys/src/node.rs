@@ -48,7 +48,14 @@ pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
     std::fs::write("/proc/self/oom_score_adj", score.to_string())
 }
 
-/// Sets the permission mask of new files.
-pub fn clear_umask() {
-    rustix::process::umask(rustix::fs::Mode::empty());
+/// What this process makes is for its owner and, to read, its group.
+pub fn close_umask() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+}
+
+/// Ends all processes of a group at once.
+pub fn kill_group(leader: u32) -> io::Result<()> {
+    let pid = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::kill_process_group(pid, rustix::process::Signal::KILL)?)
 }

@@ -1,5 +1,6 @@
 //! The `KubeletConfiguration` kind (`kubelet.config.k8s.io/v1beta1`), field for field as upstream has it.
-//! Fields that this kubelet has no use for are read all the same, so that existing files load.
+//! Fields that this kubelet has no use for are read all the same, so that existing files load; [`super::honoured`]
+//! says which of them are refused when they ask for something.
 
 use super::duration::GoDuration;
 use k8s_openapi::api::core::v1::Taint;
@@ -10,7 +11,6 @@ use std::collections::BTreeMap;
 /// How a kubelet is set up. Absent fields take upstream's defaults in [`super::Config`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the fields are upstream's and documented there")]
 pub struct KubeletConfiguration {
     pub api_version: String,
     pub kind: String,
@@ -166,12 +166,14 @@ pub struct KubeletConfiguration {
     pub image_service_endpoint: String,
     pub fail_cgroup_v1: Option<bool>,
     pub user_namespaces: Value,
+    /// Fields that are set and have no effect.
+    #[serde(skip)]
+    pub idle: Vec<&'static str>,
 }
 
 /// Who may speak to the kubelet's server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the fields are upstream's and documented there")]
 pub struct Authentication {
     pub x509: X509,
     pub webhook: WebhookAuthentication,
@@ -181,7 +183,6 @@ pub struct Authentication {
 /// Client certificates.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the fields are upstream's and documented there")]
 pub struct X509 {
     #[serde(rename = "clientCAFile")]
     pub client_ca_file: String,
@@ -190,7 +191,6 @@ pub struct X509 {
 /// Bearer tokens, by TokenReview.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the fields are upstream's and documented there")]
 pub struct WebhookAuthentication {
     pub enabled: Option<bool>,
     #[serde(rename = "cacheTTL")]
@@ -200,7 +200,6 @@ pub struct WebhookAuthentication {
 /// Callers without credentials.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the fields are upstream's and documented there")]
 pub struct Anonymous {
     pub enabled: Option<bool>,
 }
@@ -208,7 +207,6 @@ pub struct Anonymous {
 /// What callers may do.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the fields are upstream's and documented there")]
 pub struct Authorization {
     pub mode: String,
     pub webhook: WebhookAuthorization,
@@ -217,7 +215,6 @@ pub struct Authorization {
 /// Authorization by SubjectAccessReview.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the fields are upstream's and documented there")]
 pub struct WebhookAuthorization {
     #[serde(rename = "cacheAuthorizedTTL")]
     pub cache_authorized_ttl: GoDuration,
@@ -228,7 +225,6 @@ pub struct WebhookAuthorization {
 /// The longest pause between restarts.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the fields are upstream's and documented there")]
 pub struct CrashLoopBackOff {
     pub max_container_restart_period: Option<GoDuration>,
 }
@@ -261,7 +257,11 @@ impl KubeletConfiguration {
         let config: Self =
             serde_norway::from_str(text).map_err(|e| invalid(with_field(text, short(&e.to_string()))))?;
         match (config.api_version.as_str(), config.kind.as_str()) {
-            ("kubelet.config.k8s.io/v1beta1", "KubeletConfiguration") => Ok(config),
+            ("kubelet.config.k8s.io/v1beta1", "KubeletConfiguration") => {
+                let raw = serde_norway::from_str(text).unwrap_or_default();
+                let idle = super::honoured::check(&raw).map_err(invalid)?;
+                Ok(KubeletConfiguration { idle, ..config })
+            }
             (v, k) => Err(invalid(format!(
                 "apiVersion {v:?}, kind {k:?}: want kubelet.config.k8s.io/v1beta1, KubeletConfiguration"
             ))),
@@ -307,6 +307,9 @@ mod tests {
             ("maxPodz: 1\n", "f: unknown field `maxPodz` at line 3 column 1"),
             ("authentication: {anonymous: {enabld: true}}\n", "unknown field `enabld`"),
             ("maxPods: many\n", "maxPods: invalid type: string \"many\", expected i32"),
+            ("protectKernelDefaults: true\n", "protectKernelDefaults: true is not supported"),
+            ("evictionSoft: {memory.available: 1Gi}\n", "evictionSoft: "),
+            ("shutdownGracePeriod: 0s\ncpuManagerPolicy: none\nenforceNodeAllocatable: [pods]\n", ""),
             ("syncFrequency: 1x\n", "syncFrequency: time: invalid duration \"1x\""),
         ] {
             let got = KubeletConfiguration::parse(&format!("{head}{text}"), "f").err().map(|e| e.to_string());

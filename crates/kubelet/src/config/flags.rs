@@ -1,5 +1,6 @@
 //! Command-line flags, by upstream's names.
 
+use super::GoDuration;
 use clap::Parser;
 
 /// The kubelet runs pods on this node: those of the API server, and static ones from files.
@@ -102,9 +103,6 @@ pub struct Flags {
     /// How many pods the node takes.
     #[arg(long)]
     pub max_pods: Option<i32>,
-    /// The node's pod range where no API server gives one.
-    #[arg(long)]
-    pub pod_cidr: Option<String>,
     /// Resources kept for the system, name=quantity, comma-separated.
     #[arg(long)]
     pub system_reserved: Option<String>,
@@ -156,4 +154,61 @@ pub struct Flags {
     /// The sysctls that pods may set beside the safe ones, comma-separated.
     #[arg(long)]
     pub allowed_unsafe_sysctls: Option<String>,
+    /// How often a pod is looked at without a reason, at least.
+    #[arg(long)]
+    pub sync_frequency: Option<GoDuration>,
+    /// How often a missing directory of static pods is looked for.
+    #[arg(long)]
+    pub file_check_frequency: Option<GoDuration>,
+    /// How often the node is looked at.
+    #[arg(long)]
+    pub node_status_update_frequency: Option<GoDuration>,
+    /// The period of processor limits.
+    #[arg(long)]
+    pub cpu_cfs_quota_period: Option<GoDuration>,
+    /// How long the API server's word on a token counts.
+    #[arg(long)]
+    pub authentication_token_webhook_cache_ttl: Option<GoDuration>,
+    /// How long its yes counts.
+    #[arg(long)]
+    pub authorization_webhook_cache_authorized_ttl: Option<GoDuration>,
+    /// How long its no counts.
+    #[arg(long)]
+    pub authorization_webhook_cache_unauthorized_ttl: Option<GoDuration>,
+    /// How long an image without use is kept at least.
+    #[arg(long)]
+    pub minimum_image_ttl_duration: Option<GoDuration>,
+    /// Whether processor limits are enforced.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub cpu_cfs_quota: Option<bool>,
+    /// Whether to serve at all.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_server: Option<bool>,
+    /// Whether to serve logs, exec, attach and port-forward.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_debugging_handlers: Option<bool>,
+    /// Whether volumes are attached by the controller manager.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_controller_attach_detach: Option<bool>,
+    /// Whether images are pulled one after the other.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub serialize_image_pulls: Option<bool>,
+    /// Whether to have the serving certificate signed by the cluster.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub rotate_server_certificates: Option<bool>,
+    /// The size at which a log is rotated.
+    #[arg(long)]
+    pub container_log_max_size: Option<String>,
+    /// How many files of a log are kept.
+    #[arg(long)]
+    pub container_log_max_files: Option<i32>,
+    /// How many processes a pod may have.
+    #[arg(long)]
+    pub pod_max_pids: Option<i64>,
+    /// How many pods the node takes for each processor; 0 for no such bound.
+    #[arg(long)]
+    pub pods_per_core: Option<i32>,
+    /// The least version of TLS that is spoken: VersionTLS12 or VersionTLS13.
+    #[arg(long)]
+    pub tls_min_version: Option<String>,
 }

@@ -3,6 +3,7 @@
 pub mod duration;
 pub mod file;
 pub mod flags;
+mod honoured;
 
 use crate::quantity;
 pub use duration::GoDuration;
@@ -49,6 +50,7 @@ pub struct Config {
     pub rotate_certificates: bool,
     pub root_dir: PathBuf,
     pub pod_logs_dir: PathBuf,
+    pub log_links: PathBuf,
     pub static_pod_path: Option<PathBuf>,
     pub sync_frequency: Duration,
     pub file_check_frequency: Duration,
@@ -82,7 +84,7 @@ pub struct Config {
     pub cpu_cfs_quota: bool,
     pub cpu_cfs_quota_period: Duration,
     pub max_pods: i64,
-    pub pod_cidr: String,
+    pub only_tls13: bool,
     pub system_reserved: BTreeMap<String, String>,
     pub kube_reserved: BTreeMap<String, String>,
     pub eviction_hard: BTreeMap<String, String>,
@@ -106,6 +108,8 @@ pub struct Config {
     pub oom_score_adj: i32,
     pub enable_system_logs: bool,
     pub attach_detach_by_controller: bool,
+    pub single_process_oom_kill: bool,
+    pub verify_pulled_images: bool,
 }
 
 /// Who writes cgroups.
@@ -166,6 +170,41 @@ fn flag_or<T>(flag: Option<T>, field: T, empty: bool, default: T) -> T {
     flag.unwrap_or(if empty { default } else { field })
 }
 
+/// The file with what flags say otherwise.
+fn over(f: &Flags, mut c: KubeletConfiguration) -> KubeletConfiguration {
+    fn set<T>(field: &mut T, flag: Option<T>) {
+        if let Some(v) = flag {
+            *field = v;
+        }
+    }
+    fn set_some<T>(field: &mut Option<T>, flag: Option<T>) {
+        if flag.is_some() {
+            *field = flag;
+        }
+    }
+    set(&mut c.sync_frequency, f.sync_frequency);
+    set(&mut c.file_check_frequency, f.file_check_frequency);
+    set(&mut c.node_status_update_frequency, f.node_status_update_frequency);
+    set_some(&mut c.cpu_cfs_quota_period, f.cpu_cfs_quota_period);
+    set(&mut c.authentication.webhook.cache_ttl, f.authentication_token_webhook_cache_ttl);
+    let webhook = &mut c.authorization.webhook;
+    set(&mut webhook.cache_authorized_ttl, f.authorization_webhook_cache_authorized_ttl);
+    set(&mut webhook.cache_unauthorized_ttl, f.authorization_webhook_cache_unauthorized_ttl);
+    set(&mut c.image_minimum_gc_age, f.minimum_image_ttl_duration);
+    set_some(&mut c.cpu_cfs_quota, f.cpu_cfs_quota);
+    set_some(&mut c.enable_server, f.enable_server);
+    set_some(&mut c.enable_debugging_handlers, f.enable_debugging_handlers);
+    set_some(&mut c.enable_controller_attach_detach, f.enable_controller_attach_detach);
+    set_some(&mut c.serialize_image_pulls, f.serialize_image_pulls);
+    set(&mut c.server_tls_bootstrap, f.rotate_server_certificates);
+    set(&mut c.container_log_max_size, f.container_log_max_size.clone());
+    set_some(&mut c.container_log_max_files, f.container_log_max_files);
+    set_some(&mut c.pod_pids_limit, f.pod_max_pids);
+    set(&mut c.pods_per_core, f.pods_per_core);
+    set(&mut c.tls_min_version, f.tls_min_version.clone());
+    c
+}
+
 impl Config {
     /// Reads the config file the flags name, and puts both together.
     pub fn load(f: &Flags) -> Result<Self, ConfigError> {
@@ -173,11 +212,15 @@ impl Config {
             "" => KubeletConfiguration::default(),
             path => KubeletConfiguration::load(path)?,
         };
+        if !file.idle.is_empty() {
+            tracing::warn!("fields without effect in this kubelet: {}", file.idle.join(" "));
+        }
         Self::resolve(f, file, Path::new(&f.config).parent().unwrap_or(Path::new("")))
     }
 
     /// Puts flags and file together; relative paths in the file start at `base`.
     pub fn resolve(f: &Flags, c: KubeletConfiguration, base: &Path) -> Result<Self, ConfigError> {
+        let c = over(f, c);
         let text = |flag: &Option<String>, field: &str, default: &str| -> String {
             match flag {
                 Some(v) => v.clone(),
@@ -313,6 +356,7 @@ impl Config {
             cert_dir: f.cert_dir.clone().into(),
             rotate_certificates: f.rotate_certificates.unwrap_or(c.rotate_certificates),
             root_dir: f.root_dir.clone().into(),
+            log_links: "/var/log/containers".into(),
             pod_logs_dir: text(&None, &c.pod_logs_dir, "/var/log/pods").into(),
             static_pod_path,
             sync_frequency: c.sync_frequency.or(Duration::from_secs(60)),
@@ -352,8 +396,25 @@ impl Config {
             pod_pids_limit: c.pod_pids_limit.unwrap_or(-1),
             cpu_cfs_quota: c.cpu_cfs_quota.unwrap_or(true),
             cpu_cfs_quota_period: c.cpu_cfs_quota_period.unwrap_or_default().or(Duration::from_millis(100)),
-            max_pods: i64::from(flag_or(f.max_pods, c.max_pods, c.max_pods == 0, 110)),
-            pod_cidr: text(&f.pod_cidr, &c.pod_cidr, ""),
+            max_pods: match (flag_or(f.max_pods, c.max_pods, c.max_pods == 0, 110), c.pods_per_core) {
+                (most, per_core @ 1..) => {
+                    let cores = i64::try_from(sys::node::processors()).unwrap_or(1);
+                    i64::from(most).min(i64::from(per_core).saturating_mul(cores))
+                }
+                (most, _) => most.into(),
+            },
+            only_tls13: match c.tls_min_version.as_str() {
+                // versions before 1.2 are not spoken at all
+                "" | "VersionTLS10" | "VersionTLS11" | "VersionTLS12" => false,
+                "VersionTLS13" => true,
+                other => {
+                    return Err(bad(
+                        "--tls-min-version (tlsMinVersion)",
+                        other,
+                        "want VersionTLS12 or VersionTLS13",
+                    ));
+                }
+            },
             system_reserved: reserved(
                 &f.system_reserved,
                 "--system-reserved (systemReserved)",
@@ -403,19 +464,21 @@ impl Config {
             fail_cgroup_v1: f.fail_cgroupv1.or(c.fail_cgroup_v1).unwrap_or(true),
             oom_score_adj: f.oom_score_adj.or(c.oom_score_adj).unwrap_or(-999),
             enable_system_logs: c.enable_system_log_handler.unwrap_or(true),
+            verify_pulled_images: c.image_pull_credentials_verification_policy != "NeverVerify",
+            single_process_oom_kill: c.single_process_oom_kill.unwrap_or(false),
             attach_detach_by_controller: c.enable_controller_attach_detach.unwrap_or(true),
             node_name,
         })
     }
 
-    /// Whether a feature gate is on; `default` where nobody set it.
-    pub fn feature(&self, name: &str, default: bool) -> bool {
-        self.feature_gates.get(name).copied().unwrap_or(default)
+    /// The directory that has those of pods.
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.root_dir.join("pods")
     }
 
     /// Where a pod's volumes and files are.
-    pub fn pod_dir(&self, uid: &str) -> PathBuf {
-        self.root_dir.join("pods").join(uid)
+    pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.pods_dir().join(uid)
     }
 }
 
@@ -441,6 +504,19 @@ mod tests {
         )?;
         assert_eq!((c.port, c.max_pods, c.register_node), (1, 7, false));
         assert_eq!(c.static_pod_path, Some("/etc/k/manifests".into()));
+        let c = check(
+            &[
+                "--enable-debugging-handlers=false",
+                "--container-log-max-size=1Mi",
+                "--pods-per-core=1",
+                "--tls-min-version=VersionTLS13",
+                "--rotate-server-certificates",
+                "--cpu-cfs-quota=false",
+            ],
+            "enableDebuggingHandlers: true\nmaxPods: 100000\n",
+        )?;
+        assert!(!c.debugging_handlers && c.only_tls13 && c.server_tls_bootstrap && !c.cpu_cfs_quota);
+        assert_eq!((c.container_log_max_size, c.max_pods), (1 << 20, sys::node::processors() as i64));
         let c = check(&["--register-with-taints=a=b:NoSchedule,c:NoExecute"], "")?;
         assert_eq!(c.register_with_taints.len(), 2);
         Ok(())
@@ -457,6 +533,8 @@ mod tests {
             (&["--port=x"], "", "--port"),
             (&["--container-runtime-endpoint=tcp://x"], "", "--container-runtime-endpoint"),
             (&[], "containerLogMaxSize: tiny", "containerLogMaxSize"),
+            (&["--tls-min-version=SSLv3"], "", "--tls-min-version"),
+            (&["--sync-frequency=soon"], "", "--sync-frequency"),
         ] {
             let e = check(flags, file).err().unwrap_or_default();
             assert!(e.contains(want), "{flags:?} {file}: {e}");

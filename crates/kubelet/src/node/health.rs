@@ -1,12 +1,15 @@
 //! Whether the container runtime and its network are up.
 
+use crate::context::Abilities;
 use cri::Runtime;
 
 /// What is wrong with the runtime; empty when all is well.
-pub async fn check(runtime: &Runtime) -> (Vec<String>, Vec<cri::types::RuntimeHandler>) {
+pub(crate) async fn check(
+    runtime: &Runtime,
+) -> (Vec<String>, Option<Abilities>, Vec<cri::types::RuntimeHandler>) {
     let answer = match runtime.status().await {
         Ok(a) => a,
-        Err(e) => return (vec![format!("container runtime is down: {e}")], Vec::new()),
+        Err(e) => return (vec![format!("container runtime is down: {e}")], None, Vec::new()),
     };
     let mut wrong = Vec::new();
     let conditions = answer.status.unwrap_or_default().conditions;
@@ -20,5 +23,12 @@ pub async fn check(runtime: &Runtime) -> (Vec<String>, Vec<cri::types::RuntimeHa
             None => wrong.push(format!("{what}: condition {name} is missing")),
         }
     }
-    (wrong, answer.runtime_handlers)
+    let handlers = answer.runtime_handlers;
+    let recursive =
+        handlers.iter().filter(|h| h.features.as_ref().is_some_and(|f| f.recursive_read_only_mounts));
+    let abilities = Abilities {
+        recursive_read_only: recursive.map(|h| h.name.clone()).collect(),
+        supplemental_groups_policy: answer.features.is_some_and(|f| f.supplemental_groups_policy),
+    };
+    (wrong, Some(abilities), handlers)
 }

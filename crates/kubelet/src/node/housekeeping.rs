@@ -1,25 +1,37 @@
 //! What has to be done now and then: images nobody uses, logs that grow, watches nobody needs, pods that wait for room.
 
+use crate::blocking;
 use crate::context::Context;
 use crate::pods::Pods;
-use crate::runtime::observed::State;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 const IMAGES_EVERY: Duration = Duration::from_secs(300);
 
+/// For so long the loop may be silent.
+const BEAT: Duration = Duration::from_secs(900);
+
 /// Does it, for as long as it is polled.
-pub async fn run(cx: Arc<Context>, pods: Arc<Pods>) {
+pub(crate) async fn run(cx: Arc<Context>, pods: Arc<Pods>) {
     let mut tick = tokio::time::interval(cx.config.container_log_interval);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut images = Instant::now();
+    let mut burstable = None;
     loop {
         tick.tick().await;
+        cx.health.beat("housekeeping", BEAT.max(cx.config.container_log_interval * 10));
         rotate(&cx, &pods).await;
         pods.retry_resizes();
         cx.objects.retain(&pods.references());
+        let cpu = pods.burstable_cpu();
+        if burstable != Some(cpu) {
+            match cx.cgroups.set_burstable_shares(&cx.blocking, cpu).await {
+                Ok(()) => burstable = Some(cpu),
+                Err(e) => warn!(error = %e, "the share of burstable pods is not as it should be"),
+            }
+        }
         if images.elapsed() >= IMAGES_EVERY {
             images = Instant::now();
             if let Err(e) = cx.images.collect_garbage(&cx).await {
@@ -29,27 +41,60 @@ pub async fn run(cx: Arc<Context>, pods: Arc<Pods>) {
     }
 }
 
+/// What a log needs.
+#[derive(Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    /// It is not there: who moved it away did not come to have it opened anew.
+    Reopen,
+    /// It was moved away.
+    Moved(PathBuf),
+}
+
+/// Moves a log aside that has grown too large. It may block.
+fn move_aside(log: &Path, most: u64) -> std::io::Result<Need> {
+    match std::fs::metadata(log) {
+        Ok(m) if m.len() > most => {}
+        Ok(_) => return Ok(Need::Nothing),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Need::Reopen),
+        Err(e) => return Err(e),
+    }
+    let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+    let aside = PathBuf::from(format!("{}.{stamp}", log.display()));
+    std::fs::rename(log, &aside)?;
+    Ok(Need::Moved(aside))
+}
+
 /// Starts a new log file for containers whose log has grown too large.
 async fn rotate(cx: &Context, pods: &Pods) {
-    for (_, seen) in pods.list() {
-        for c in seen.containers.iter().filter(|c| c.state == State::Running) {
-            let path = Path::new(&c.log_path);
-            let large = std::fs::metadata(path).is_ok_and(|m| m.len() > cx.config.container_log_max_size);
-            if !large {
+    let (most, keep) = (cx.config.container_log_max_size, cx.config.container_log_max_files);
+    for (id, log) in pods.running_logs() {
+        if log.is_empty() {
+            continue;
+        }
+        let path = PathBuf::from(&log);
+        let need = match blocking::quick(move || move_aside(&path, most)).await.and_then(|r| r) {
+            Ok(Need::Nothing) => continue,
+            Ok(need) => need,
+            Err(e) => {
+                warn!(log, error = %e, "log could not be rotated");
                 continue;
             }
-            let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-            let aside = format!("{}.{stamp}", c.log_path);
-            if let Err(e) = std::fs::rename(path, &aside) {
-                warn!(log = c.log_path, error = %e, "log could not be rotated");
-                continue;
+        };
+        let opened = cx.runtime.reopen_container_log(&id).await;
+        if let Err(e) = &opened {
+            warn!(log, error = %e, "the runtime did not open the log anew");
+        }
+        let (path, opened) = (PathBuf::from(&log), opened.is_ok());
+        let finished = blocking::quick(move || match need {
+            Need::Moved(aside) if !opened => std::fs::rename(aside, &path),
+            _ => {
+                prune(&path, keep);
+                Ok(())
             }
-            if let Err(e) = cx.runtime.reopen_container_log(&c.id).await {
-                warn!(log = c.log_path, error = %e, "the runtime did not open the log anew");
-                let _ = std::fs::rename(&aside, path);
-                continue;
-            }
-            prune(path, cx.config.container_log_max_files);
+        });
+        if let Err(e) = finished.await.and_then(|r| r) {
+            warn!(log, error = %e, "a moved log stays where it is");
         }
     }
 }
@@ -77,6 +122,18 @@ fn prune(path: &Path, keep: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_was_moved_and_not_opened_anew_is_found() -> std::io::Result<()> {
+        let d = tempfile::tempdir()?;
+        let log = d.path().join("0.log");
+        assert_eq!(move_aside(&log, 1)?, Need::Reopen);
+        std::fs::write(&log, "1")?;
+        assert_eq!(move_aside(&log, 1)?, Need::Nothing);
+        std::fs::write(&log, "22")?;
+        assert!(matches!(move_aside(&log, 1)?, Need::Moved(to) if to.exists()) && !log.exists());
+        Ok(())
+    }
 
     #[test]
     fn the_newest_logs_are_kept() -> std::io::Result<()> {

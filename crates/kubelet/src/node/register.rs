@@ -6,8 +6,8 @@ use crate::context::Context;
 use crate::quantity;
 use client::Client;
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeDaemonEndpoints, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec,
-    NodeStatus, Taint,
+    DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
@@ -75,12 +75,16 @@ fn initial(cx: &Context) -> Node {
 
 /// What is seen of the node, apart from the API.
 struct Sight {
-    status: NodeStatus,
+    /// Absent when the machine could not be looked at.
+    status: Option<NodeStatus>,
     wrong: Vec<String>,
 }
 
 async fn look(cx: &Context, server: &str) -> Sight {
-    let (mut wrong, handlers) = health::check(&cx.runtime).await;
+    let (mut wrong, abilities, handlers) = health::check(&cx.runtime).await;
+    if let Some(a) = abilities {
+        *cx.abilities.write().unwrap_or_else(PoisonError::into_inner) = a;
+    }
     let runtime = match cx.runtime.version().await {
         Ok(v) => {
             *cx.runtime_name.write().unwrap_or_else(PoisonError::into_inner) = v.runtime_name.clone();
@@ -89,11 +93,18 @@ async fn look(cx: &Context, server: &str) -> Sight {
         }
         Err(_) => format!("{}://Unknown", cx.runtime_name()),
     };
-    let images = cx.runtime.list_images().await.unwrap_or_default();
-    let ips = facts::addresses(&cx.config, server);
+    // a runtime that cannot tell has its images all the same
+    let images = cx.runtime.list_images().await.ok();
+    let (config, to) = (cx.config.clone(), server.to_owned());
+    let looked = crate::blocking::quick(move || {
+        (facts::addresses(&config, &to), capacity::measure(&config), facts::system_info(""))
+    });
+    let Ok((ips, measured, info)) = looked.await else {
+        wrong.push("the machine could not be looked at".into());
+        return Sight { status: None, wrong };
+    };
     *cx.addresses.write().unwrap_or_else(PoisonError::into_inner) =
         ips.iter().map(ToString::to_string).collect();
-    let measured = capacity::measure(&cx.config);
     *cx.allocatable.write().unwrap_or_else(PoisonError::into_inner) = measured.allocatable.clone();
     if quantity::of(Some(&measured.total), "cpu").is_zero() {
         wrong.push("the machine's processors could not be counted".into());
@@ -115,30 +126,43 @@ async fn look(cx: &Context, server: &str) -> Sight {
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(cx.config.port) }),
         }),
-        images: Some(facts::images(images, cx.config.node_status_max_images)).filter(|i| !i.is_empty()),
-        node_info: Some(facts::system_info(&runtime)),
+        images: images.map(|i| facts::images(i, cx.config.node_status_max_images)),
+        node_info: Some(NodeSystemInfo { container_runtime_version: runtime, ..info }),
+        features: Some(NodeFeatures {
+            supplemental_groups_policy: Some(cx.abilities().supplemental_groups_policy),
+        }),
         runtime_handlers: Some(handlers).filter(|h| !h.is_empty()),
         ..Default::default()
     };
-    Sight { status, wrong }
+    Sight { status: Some(status), wrong }
 }
 
 /// Puts what is seen into the node's status; answers whether more than heartbeats changed, and whether the node
 /// became ready or stopped being so.
-fn merge(node: &mut Node, sight: &Sight, now: jiff::Timestamp) -> (bool, Option<bool>) {
+fn merge(
+    node: &mut Node,
+    sight: &Sight,
+    external: Option<bool>,
+    now: jiff::Timestamp,
+) -> (bool, Option<bool>) {
     let old = node.status.clone().unwrap_or_default();
     let ready = |s: &NodeStatus| {
         s.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status == "True")
     };
-    let seen = &sight.status;
-    let mut new = NodeStatus {
-        addresses: seen.addresses.clone(),
-        daemon_endpoints: seen.daemon_endpoints.clone(),
-        images: seen.images.clone(),
-        node_info: seen.node_info.clone(),
-        runtime_handlers: seen.runtime_handlers.clone(),
-        ..old.clone()
-    };
+    let mut new = old.clone();
+    let none = NodeStatus::default();
+    let seen = sight.status.as_ref().unwrap_or(&none);
+    if sight.status.is_some() {
+        new = NodeStatus {
+            addresses: addresses(&old, seen, external),
+            daemon_endpoints: seen.daemon_endpoints.clone(),
+            images: seen.images.clone().or_else(|| old.images.clone()).filter(|i| !i.is_empty()),
+            node_info: seen.node_info.clone(),
+            runtime_handlers: seen.runtime_handlers.clone(),
+            features: seen.features.clone(),
+            ..new
+        };
+    }
     // resources that others put there stay
     for (own, theirs) in [(&mut new.capacity, &seen.capacity), (&mut new.allocatable, &seen.allocatable)] {
         own.get_or_insert_default().extend(theirs.clone().unwrap_or_default());
@@ -153,6 +177,22 @@ fn merge(node: &mut Node, sight: &Sight, now: jiff::Timestamp) -> (bool, Option<
     node.status = Some(new);
     (changed, turned)
 }
+
+/// The node's addresses. With a cloud's own controller they are that controller's (`external` says whether the operator
+/// gave one for it to go by): the kubelet only says who the node is until it has spoken.
+fn addresses(old: &NodeStatus, seen: &NodeStatus, external: Option<bool>) -> Option<Vec<NodeAddress>> {
+    match (external, old.addresses.as_ref().filter(|a| !a.is_empty())) {
+        (None, _) => seen.addresses.clone(),
+        (Some(_), Some(theirs)) => Some(theirs.clone()),
+        (Some(true), None) => seen.addresses.clone(),
+        (Some(false), None) => {
+            seen.addresses.clone().map(|list| list.into_iter().filter(|a| a.type_ == "Hostname").collect())
+        }
+    }
+}
+
+/// For so long the loop may be silent.
+const BEAT: Duration = Duration::from_secs(600);
 
 /// Keeps the Node object true, for as long as it is polled. `now` has it look at once; `registered` is told
 /// when the node is there.
@@ -176,9 +216,11 @@ pub async fn keep(
             // what is wrong is looked at more often, so that the node is back as soon as it is well
             () = tokio::time::sleep(UNWELL), if !well => {}
         }
-        let sight = look(&cx, &server).await;
-        well = sight.wrong.is_empty();
         loop {
+            cx.health.beat("node status", BEAT);
+            // what is told is what is true now, not before the last failure
+            let sight = look(&cx, &server).await;
+            well = sight.wrong.is_empty();
             match step(&cx, &client, &mut known, &sight, &mut reported).await {
                 Ok(()) => {
                     registered.cancel();
@@ -199,6 +241,10 @@ pub async fn keep(
     }
 }
 
+fn external(config: &Config) -> Option<bool> {
+    config.external_cloud_provider.then(|| config.node_ips.iter().any(|ip| !ip.is_unspecified()))
+}
+
 async fn step(
     cx: &Context,
     client: &Client,
@@ -215,7 +261,7 @@ async fn step(
             None => {
                 let mut node = initial(cx);
                 // with its status from the start, one round trip earlier
-                merge(&mut node, sight, jiff::Timestamp::now());
+                merge(&mut node, sight, external(&cx.config), jiff::Timestamp::now());
                 match client.create(&node).await {
                     Ok(n) => {
                         info!(node = name, "node registered");
@@ -230,7 +276,7 @@ async fn step(
     if let Some(labels) = &node.metadata.labels {
         cx.labels.write().unwrap_or_else(PoisonError::into_inner).clone_from(labels);
     }
-    let (changed, turned) = merge(&mut node, sight, jiff::Timestamp::now());
+    let (changed, turned) = merge(&mut node, sight, external(&cx.config), jiff::Timestamp::now());
     if changed || reported.elapsed() >= cx.config.node_status_report_frequency {
         node = client.update_status(&node).await?;
         *reported = Instant::now();
@@ -252,4 +298,45 @@ async fn brought_up_to_date(cx: &Context, client: &Client, mut node: Node) -> Re
     m.labels.get_or_insert_default().extend(want.metadata.labels.unwrap_or_default());
     m.annotations.get_or_insert_default().extend(want.metadata.annotations.unwrap_or_default());
     if node == before { Ok(node) } else { client.update(&node).await }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_clouds_addresses_stay() {
+        let status = |list: Value| -> NodeStatus {
+            serde_json::from_value(json!({"addresses": list})).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let own = status(
+            json!([{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "n"}]),
+        );
+        let cloud = status(json!([{"type": "ExternalIP", "address": "1.2.3.4"}]));
+        let empty = status(json!([]));
+        let count = |old: &NodeStatus, external| {
+            addresses(old, &own, external)
+                .unwrap_or_default()
+                .iter()
+                .map(|a| a.type_.clone())
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        assert_eq!(count(&cloud, None), "InternalIP,Hostname");
+        assert_eq!(count(&cloud, Some(true)), "ExternalIP");
+        assert_eq!(count(&empty, Some(true)), "InternalIP,Hostname");
+        assert_eq!(count(&empty, Some(false)), "Hostname");
+    }
+
+    #[test]
+    fn images_stay_when_the_runtime_cannot_tell() {
+        let mut node: Node = serde_json::from_value(
+            json!({"metadata": {"name": "n"}, "status": {"images": [{"names": ["a"]}]}}),
+        )
+        .unwrap_or_else(|e| panic!("{e}"));
+        let sight = Sight { status: Some(NodeStatus::default()), wrong: vec!["down".into()] };
+        merge(&mut node, &sight, None, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(node.status.and_then(|s| s.images).map(|i| i.len()), Some(1));
+    }
 }

@@ -6,17 +6,19 @@ mod resize;
 mod start;
 mod stop;
 
+use crate::blocking;
 use crate::context::Context;
 use crate::plan::{self, Backoff, Step};
-use crate::pod::{PodExt, Qos};
+use crate::pod::PodExt;
 use crate::probes::Probes;
 use crate::resize::{Allocation, Pending, is_unfinished, summary};
 use crate::runtime::observed::{self, Observed, State};
+use crate::runtime::sandbox_config::log_directory;
 use crate::status::generate::{self, Waiting};
 use crate::volumes;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -25,7 +27,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// What should become of a pod.
 #[derive(Clone, Debug)]
-pub struct Desired {
+pub(crate) struct Desired {
     /// The pod as it should be, with what it was allocated.
     pub pod: Arc<Pod>,
     /// Why it was not allocated what it wants.
@@ -38,7 +40,7 @@ pub struct Desired {
 
 /// Why and how fast a pod ends.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct End {
+pub(crate) struct End {
     /// A shorter time than the pod's own.
     pub grace: Option<Duration>,
     /// The reason and message it fails with, when the kubelet decided so.
@@ -48,31 +50,67 @@ pub struct End {
 }
 
 /// The hold on a pod's worker. Dropping it does not stop the pod.
-pub struct Handle {
+pub(crate) struct Handle {
     /// What should become of the pod.
     pub desired: watch::Sender<Desired>,
     poke: Arc<Notify>,
-    stale: Arc<AtomicBool>,
+    flags: Arc<Flags>,
+    progress: Arc<Progress>,
     /// What was last seen of it.
     pub seen: watch::Receiver<Observed>,
     task: JoinHandle<()>,
 }
 
+/// What a worker and who holds it tell each other.
+#[derive(Default)]
+struct Flags {
+    /// What the pod's volumes are made from has changed.
+    stale: AtomicBool,
+    /// The pod has ended: it needs nothing any more.
+    ended: AtomicBool,
+    /// The worker has done all there was to do.
+    done: AtomicBool,
+}
+
 impl Handle {
     /// Has the worker look again.
-    pub fn poke(&self) {
+    pub(crate) fn poke(&self) {
         self.poke.notify_one();
     }
 
     /// What the pod's volumes are made from has changed.
-    pub fn refresh(&self) {
-        self.stale.store(true, Ordering::Relaxed);
+    pub(crate) fn refresh(&self) {
+        self.flags.stale.store(true, Ordering::Relaxed);
         self.poke.notify_one();
     }
 
-    /// Whether the pod is gone without a trace.
-    pub fn is_done(&self) -> bool {
+    /// Ends the worker as a fault of ours would.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.task.abort();
+    }
+
+    /// Whether the worker is over.
+    pub(crate) fn is_over(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// Whether the pod is gone without a trace; a worker that is over without this was lost.
+    pub(crate) fn is_done(&self) -> bool {
+        self.flags.done.load(Ordering::Relaxed)
+    }
+
+    /// Whether the pod may still need what it refers to.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.flags.ended.load(Ordering::Relaxed) && !self.desired.borrow().gone
+    }
+
+    /// Whether a container or sandbox is this pod's.
+    pub(crate) fn owns(&self, id: &str) -> bool {
+        let seen = self.seen.borrow();
+        seen.containers.iter().any(|c| c.id == id)
+            || seen.sandboxes.iter().any(|s| s.id == id)
+            || self.progress.made.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 }
 
@@ -81,22 +119,32 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a container that is being replaced counts as running.
 const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Starts a worker; `done` is told when it ends.
-pub fn spawn(cx: Arc<Context>, desired: Desired, done: Arc<Notify>) -> Handle {
+/// Starts a worker after `pause`; `done` is told when it is over, however it came to that.
+pub(crate) fn spawn(cx: Arc<Context>, desired: Desired, done: Arc<Notify>, pause: Duration) -> Handle {
+    struct Tell(Arc<Notify>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
     let poke = Arc::new(Notify::new());
     let (desired_out, desired_in) = watch::channel(desired);
     let (seen_out, seen_in) = watch::channel(Observed::default());
-    let stale = Arc::<AtomicBool>::default();
-    let worker = Worker::new(cx, desired_in, poke.clone(), stale.clone(), seen_out);
+    let flags = Arc::<Flags>::default();
+    let worker = Worker::new(cx, desired_in, poke.clone(), flags.clone(), seen_out);
+    let progress = worker.progress.clone();
     let span = info_span!("pod", pod = %worker.pod.key());
+    let (tell, own) = (Tell(done), flags.clone());
     let task = tokio::spawn(
         async move {
+            let _tell = tell;
+            tokio::time::sleep(pause).await;
             worker.run().await;
-            done.notify_one();
+            own.done.store(true, Ordering::Relaxed);
         }
         .instrument(span),
     );
-    Handle { desired: desired_out, poke, stale, seen: seen_in, task }
+    Handle { desired: desired_out, poke, flags, progress, seen: seen_in, task }
 }
 
 /// Where a pod is in its life.
@@ -107,12 +155,16 @@ enum Stage {
     Terminated { cleaned: bool },
 }
 
-/// What jobs tell the worker while they run.
+/// What jobs tell the worker while they run, and what they leave to it when they are broken off.
 #[derive(Default)]
 pub(crate) struct Progress {
     waiting: Mutex<Waiting>,
     /// Why containers were not given what they are allocated.
     resize: Mutex<Option<String>>,
+    /// Calls under way that make something in the runtime.
+    calls: AtomicUsize,
+    /// Sandboxes and containers that were made, whether they have been seen yet or not.
+    made: Mutex<HashSet<String>>,
 }
 
 impl Progress {
@@ -136,14 +188,71 @@ impl Progress {
     fn read(&self) -> Waiting {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Makes a call that makes something in the runtime. It goes on to its end even when the job is broken off: a
+    /// runtime that is cut short may keep what it has made by then and tell nobody. `poke` is told of the end.
+    async fn make(
+        self: &Arc<Self>,
+        poke: &Arc<Notify>,
+        call: impl Future<Output = Result<String, cri::Error>> + Send + 'static,
+    ) -> Result<String, cri::Error> {
+        struct Under(Arc<Progress>, Arc<Notify>);
+        impl Drop for Under {
+            fn drop(&mut self) {
+                self.0.calls.fetch_sub(1, Ordering::SeqCst);
+                self.1.notify_one();
+            }
+        }
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let under = Under(self.clone(), poke.clone());
+        let called = tokio::spawn(
+            async move {
+                let made = call.await;
+                if let Ok(id) = &made {
+                    under.0.made.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+                }
+                made
+            }
+            .in_current_span(),
+        );
+        called.await.unwrap_or(Err(cri::Error::Incomplete("a call", "an answer")))
+    }
+
+    fn is_making(&self) -> bool {
+        self.calls.load(Ordering::SeqCst) > 0
+    }
+
+    /// What was seen need not be remembered.
+    fn saw(&self, seen: &Observed) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if !made.is_empty() {
+            made.retain(|id| {
+                !seen.containers.iter().any(|c| c.id == *id) && !seen.sandboxes.iter().any(|s| s.id == *id)
+            });
+        }
+    }
+}
+
+/// When to try again what failed: the earlier is the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Again {
+    /// After a short pause that grows.
+    Soon,
+    /// Then.
+    At(Instant),
 }
 
 /// What a job came to.
-pub(crate) enum JobEnd {
-    /// All done.
-    Done,
-    /// Try again then.
-    Retry(Option<Instant>),
+#[derive(Debug, Default)]
+pub(crate) struct JobEnd {
+    /// What failed holds up the pod as a whole.
+    pub pod: Option<Again>,
+    /// Containers that could not be started or ended; the others go on.
+    pub containers: HashMap<String, Again>,
+    /// What failed is the change of what the pod and its containers may use.
+    pub resize: bool,
+    /// Volumes were set up, and have to be brought up to date in this time.
+    pub volumes: Option<Duration>,
 }
 
 struct Worker {
@@ -156,7 +265,7 @@ struct Worker {
     gone: bool,
     desired: watch::Receiver<Desired>,
     poke: Arc<Notify>,
-    stale: Arc<AtomicBool>,
+    flags: Arc<Flags>,
     seen: Observed,
     seen_out: watch::Sender<Observed>,
     old: PodStatus,
@@ -165,13 +274,26 @@ struct Worker {
     probes: Probes,
     stage: Stage,
     job: Option<JoinHandle<JobEnd>>,
+    /// Volumes being brought up to date.
+    refreshing: Option<JoinHandle<Option<Duration>>>,
     /// The containers the job starts.
     starting: HashSet<String>,
     /// Since when the job replaces a container that ran.
     replacing: Option<Instant>,
+    /// What holds up the pod as a whole.
     retry: Retry,
+    /// The runtime could not be asked.
+    blind: Retry,
+    /// What holds up single containers.
+    holds: HashMap<String, Retry>,
+    /// What holds up a change of what they may use.
+    resize_hold: Retry,
     refresh_at: Option<Instant>,
     first_seen: jiff::Timestamp,
+    /// Nobody wanted it from the beginning: there is nobody to tell of it.
+    orphan: bool,
+    /// The API had it as done when the kubelet first saw it.
+    was_done: bool,
     /// A container that ended for good on its own, not by our hand.
     finished: bool,
 }
@@ -186,10 +308,19 @@ struct Retry {
 impl Retry {
     const FIRST: Duration = Duration::from_millis(500);
     const LAST: Duration = Duration::from_secs(20);
+    /// What is only cleared away has time.
+    const LAST_CLEARED: Duration = Duration::from_secs(300);
 
-    fn failed(&mut self, at: Option<Instant>) {
-        self.pause = (self.pause * 2).clamp(Self::FIRST, Self::LAST);
-        self.at = Some(at.unwrap_or_else(|| Instant::now() + self.pause));
+    fn failed(&mut self, again: Again) {
+        self.failed_up_to(again, Self::LAST);
+    }
+
+    fn failed_up_to(&mut self, again: Again, last: Duration) {
+        self.pause = (self.pause * 2).clamp(Self::FIRST, last);
+        self.at = Some(match again {
+            Again::Soon => Instant::now() + self.pause,
+            Again::At(at) => at,
+        });
     }
 
     fn worked(&mut self) {
@@ -201,15 +332,25 @@ impl Retry {
     }
 }
 
+/// What made the worker wake up, by what it has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Ask the runtime and act.
+    Whole,
+    /// Only the API's word has changed: tell what we know.
+    Publish,
+}
+
 impl Worker {
     fn new(
         cx: Arc<Context>,
         mut desired: watch::Receiver<Desired>,
         poke: Arc<Notify>,
-        stale: Arc<AtomicBool>,
+        flags: Arc<Flags>,
         seen_out: watch::Sender<Observed>,
     ) -> Self {
         let d = desired.borrow_and_update().clone();
+        let was_done = d.pod.is_terminal();
         Worker {
             probes: Probes::new(poke.clone()),
             backoff: Backoff::new(cx.config.max_restart_period),
@@ -222,45 +363,48 @@ impl Worker {
             cx,
             desired,
             poke,
-            stale,
+            flags,
             seen: Observed::default(),
             seen_out,
             progress: Arc::default(),
             stage: Stage::Syncing,
             job: None,
+            refreshing: None,
             starting: HashSet::new(),
             replacing: None,
             retry: Retry::default(),
+            blind: Retry::default(),
+            holds: HashMap::new(),
+            resize_hold: Retry::default(),
             refresh_at: Some(Instant::now()),
+            orphan: d.gone,
+            was_done,
             first_seen: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default(),
             finished: false,
         }
     }
 
     async fn run(mut self) {
-        let mut look = true;
+        let mut look = Look::Whole;
         loop {
-            if look {
-                match observed::observe(&self.cx.runtime, self.pod.uid(), &self.seen).await {
-                    Ok(mut seen) => {
-                        for c in seen
-                            .containers
-                            .iter_mut()
-                            .filter(|c| c.state == State::Exited && c.reason == "Error")
-                        {
-                            if self.cx.exits.ran_out_of_memory(&c.id) {
-                                c.reason = "OOMKilled".into();
+            match look {
+                Look::Publish => {
+                    self.publish(!matches!(self.stage, Stage::Syncing | Stage::Terminating { .. }))
+                }
+                Look::Whole => {
+                    // asked before looking: what is made meanwhile may not be seen
+                    let settled = !self.progress.is_making();
+                    match observed::observe(&self.cx, self.pod.uid(), &self.seen).await {
+                        Ok(seen) => {
+                            self.saw(seen);
+                            if !self.step(settled).await {
+                                break;
                             }
                         }
-                        self.seen = seen;
-                        self.seen_out.send_replace(self.seen.clone());
-                        if !self.step().await {
-                            return;
+                        Err(e) => {
+                            debug!(error = %e, "the runtime could not be asked");
+                            self.blind.failed_up_to(Again::Soon, Duration::from_secs(5));
                         }
-                    }
-                    Err(e) => {
-                        debug!(error = %e, "the runtime could not be asked");
-                        self.retry.failed(None);
                     }
                 }
             }
@@ -268,27 +412,62 @@ impl Worker {
             look = tokio::select! {
                 changed = self.desired.changed() => {
                     if changed.is_err() {
-                        return; // the kubelet ends; containers go on
+                        break; // the kubelet ends; containers go on
                     }
-                    self.take_desired().await;
-                    true
+                    self.take_desired().await
                 }
-                () = self.poke.notified() => true,
-                end = finished(&mut self.job) => { self.job_ended(end); true }
-                () = sleep_until(wake) => { self.retry.at = self.retry.at.filter(|t| *t > Instant::now()); true }
+                () = self.poke.notified() => Look::Whole,
+                end = finished(&mut self.job) => { self.job_ended(end); Look::Whole }
+                next = refreshed(&mut self.refreshing) => { self.refreshed(next); Look::Publish }
+                () = sleep_until(wake) => { self.time_passed(); Look::Whole }
             };
+        }
+        if let Some(r) = self.refreshing.take() {
+            r.abort();
+        }
+    }
+
+    fn saw(&mut self, mut seen: Observed) {
+        self.blind.worked();
+        for c in seen.containers.iter_mut().filter(|c| c.state == State::Exited && c.reason == "Error") {
+            if self.cx.exits.ran_out_of_memory(&c.id) {
+                c.reason = "OOMKilled".into();
+            }
+        }
+        self.progress.saw(&seen);
+        if self.seen != seen {
+            self.seen = seen;
+            self.seen_out.send_replace(self.seen.clone());
         }
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        let deadline = self.deadline();
-        let idle = self.job.is_none() && matches!(self.stage, Stage::Syncing) && !self.retry.holds();
+        let syncing = matches!(self.stage, Stage::Syncing);
+        let idle = self.job.is_none() && self.refreshing.is_none() && syncing && !self.retry.holds();
         let told = self.replacing.map(|since| since + REPLACED_WITHIN).filter(|t| *t > Instant::now());
-        [self.retry.at, self.refresh_at.filter(|_| idle), deadline, self.ask_again(), told]
-            .into_iter()
-            .flatten()
-            .chain(self.wake_from_backoff())
-            .min()
+        let holds = self.holds.values().chain([&self.resize_hold]).filter_map(|r| r.at).min();
+        [
+            self.retry.at,
+            self.blind.at,
+            holds.filter(|_| syncing),
+            self.refresh_at.filter(|_| idle),
+            self.deadline(),
+            self.ask_again(),
+            told,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.wake_from_backoff())
+        .min()
+    }
+
+    /// What waited for this moment waits no longer.
+    fn time_passed(&mut self) {
+        let now = Instant::now();
+        let all = [&mut self.retry, &mut self.blind, &mut self.resize_hold];
+        for r in all.into_iter().chain(self.holds.values_mut()) {
+            r.at = r.at.filter(|t| *t > now);
+        }
     }
 
     /// When to look again at containers that have ended and do not show it yet.
@@ -317,33 +496,52 @@ impl Worker {
         Some(Instant::now() + Duration::from_secs(u64::try_from(secs - ran).unwrap_or(0)))
     }
 
-    async fn take_desired(&mut self) {
-        let d = self.desired.borrow_and_update().clone();
-        let changed = !Arc::ptr_eq(&d.pod, &self.pod);
+    async fn take_desired(&mut self) -> Look {
+        let mut d = self.desired.borrow_and_update().clone();
+        // why the worker itself ends the pod is not for others to take back
+        d.end = d.end.or_else(|| self.end.clone());
+        let same = Arc::ptr_eq(&d.pod, &self.pod) || differ_in_status_alone(&d.pod, &self.pod);
+        let mut look =
+            if same && d.gone == self.gone && d.end == self.end { Look::Publish } else { Look::Whole };
         if !Allocation::of(&self.pod).is_of(&d.pod) {
             self.resizing = d.pod.metadata.generation;
             self.progress.resize(None);
+        }
+        // what others wrote into the status may be what the pod has to end for
+        if d.pod.phase() != self.pod.phase()
+            || d.pod.is_terminal()
+            || matches!(self.stage, Stage::Terminated { .. })
+        {
+            look = Look::Whole;
+        }
+        if d.gone && !self.gone {
+            self.retry.at = None;
         }
         (self.pod, self.pending) = (d.pod, d.pending);
         self.gone = d.gone;
         let sooner = d.end != self.end || self.end.is_none() && self.must_end().is_some();
         self.end = d.end;
-        if changed {
+        if !same {
             self.retry.at = None;
+            self.resize_hold.at = None;
+            self.holds.clear();
             self.refresh_at = Some(Instant::now());
         }
         if !sooner {
-            return;
+            return look;
         }
         if let Stage::Terminating { grace } = self.stage {
             // only a shorter time makes a difference to a pod that is ending
             if let Some(new) = self.must_end().filter(|g| *g < grace) {
                 self.stop_job().await;
                 self.stage = Stage::Terminating { grace: new };
+                look = Look::Whole;
             }
         }
+        look
     }
 
+    /// Breaks the job off. What it has the runtime make is made nevertheless.
     async fn stop_job(&mut self) {
         if let Some(job) = self.job.take() {
             job.abort();
@@ -353,11 +551,26 @@ impl Worker {
 
     fn job_ended(&mut self, end: JobEnd) {
         self.job = None;
-        self.starting.clear();
         self.replacing = None;
-        match end {
-            JobEnd::Done => self.retry.worked(),
-            JobEnd::Retry(at) => self.retry.failed(at),
+        match end.pod {
+            Some(again) => self.retry.failed(again),
+            None => self.retry.worked(),
+        }
+        if end.resize {
+            self.resize_hold.failed(Again::Soon);
+        } else {
+            self.resize_hold.worked();
+        }
+        for name in std::mem::take(&mut self.starting) {
+            if !end.containers.contains_key(&name) {
+                self.holds.remove(&name);
+            }
+        }
+        for (name, again) in end.containers {
+            self.holds.entry(name).or_default().failed(again);
+        }
+        if let Some(renew) = end.volumes {
+            self.refresh_at = Some(Instant::now() + renew.min(self.cx.config.sync_frequency * 2));
         }
     }
 
@@ -376,6 +589,7 @@ impl Worker {
         plan::plan(&plan::Inputs {
             pod: &self.pod,
             seen: &self.seen,
+            old: &self.old,
             probed: &probed,
             actuated: &self.cx.records.actuated(self.pod.uid()),
             backoff: &self.backoff,
@@ -385,7 +599,7 @@ impl Worker {
     }
 
     /// Acts on what was seen; answers whether there is more to come.
-    async fn step(&mut self) -> bool {
+    async fn step(&mut self, settled: bool) -> bool {
         if matches!(self.stage, Stage::Syncing) {
             if self.deadline().is_some_and(|d| d <= Instant::now()) && self.end.is_none() {
                 let failed = (
@@ -402,8 +616,8 @@ impl Worker {
             }
         }
         match self.stage {
-            Stage::Syncing => self.sync().await,
-            Stage::Terminating { grace } => self.terminate(grace).await,
+            Stage::Syncing => self.sync(settled).await,
+            Stage::Terminating { grace } => self.terminate(grace, settled).await,
             Stage::Terminated { .. } => {}
         }
         match self.stage {
@@ -412,9 +626,9 @@ impl Worker {
         }
     }
 
-    async fn sync(&mut self) {
+    async fn sync(&mut self, settled: bool) {
         self.probes.follow(&self.cx, &self.pod, &self.seen);
-        let p = self.plan();
+        let mut p = self.plan();
         for (name, until) in p.backing_off.iter().filter(|(name, _)| !self.starting.contains(*name)) {
             self.note_backoff(name, *until);
         }
@@ -428,20 +642,27 @@ impl Worker {
             let grace = self.pod.grace();
             if !self.pod.is_static() || !self.restarts_forever() {
                 self.stage = Stage::Terminating { grace };
-                self.terminate(grace).await;
+                self.terminate(grace, settled).await;
             }
             return;
         }
         self.publish(false);
-        if self.stale.swap(false, Ordering::Relaxed) {
+        if self.flags.stale.swap(false, Ordering::Relaxed) {
             self.retry.at = None;
+            self.holds.clear();
             self.refresh_at = Some(Instant::now());
         }
         if self.job.is_some() || self.retry.holds() {
             return;
         }
+        // one container that waits does not hold up the others
+        let held = |name: &str| self.holds.get(name).is_some_and(Retry::holds);
+        p.steps.retain(|s| match s {
+            Step::Resize => !self.resize_hold.holds(),
+            other => !other.container().is_some_and(held),
+        });
         if p.steps.iter().all(|s| *s == Step::Resize) {
-            self.refresh().await;
+            self.refresh();
         }
         if p.steps.is_empty() {
             return;
@@ -488,7 +709,7 @@ impl Worker {
             let Step::Start { name, restarts: 1.., .. } = s else { continue };
             let exited = self.seen.containers.iter().find(|c| c.name == *name && c.state == State::Exited);
             let ended = exited.map_or(now, |c| plan::ended_at(c, now, now_nanos));
-            self.backoff.restarted(name, ended);
+            self.backoff.restarted(name, ended, now);
         }
     }
 
@@ -514,24 +735,34 @@ impl Worker {
         self.progress.wait(name, "CrashLoopBackOff", &message);
     }
 
-    /// Brings volumes up to date when it is time.
-    async fn refresh(&mut self) {
-        if self.refresh_at.is_none_or(|t| t > Instant::now()) {
+    /// Brings volumes up to date when it is time, beside what else there is to do.
+    fn refresh(&mut self) {
+        if self.refreshing.is_some() || self.refresh_at.is_none_or(|t| t > Instant::now()) {
             return;
         }
-        let next = match volumes::refresh(&self.cx, &self.pod).await {
-            Ok(next) => next,
-            Err(e) => {
-                self.cx.events.pod(&self.pod, "Warning", "FailedMount", &e.to_string());
-                Some(Duration::from_secs(10))
+        self.refresh_at = None;
+        let (cx, pod) = (self.cx.clone(), self.pod.clone());
+        let work = async move {
+            match volumes::refresh(&cx, &pod).await {
+                Ok(next) => next,
+                Err(e) => {
+                    cx.events.pod(&pod, "Warning", "FailedMount", &e.to_string());
+                    Some(Duration::from_secs(10))
+                }
             }
         };
-        // objects wake the worker when they change; this is for tokens, and in case one was missed
-        let wait = next.unwrap_or(Duration::MAX).min(self.cx.config.sync_frequency * 2);
-        self.refresh_at = Some(Instant::now() + wait);
+        self.refreshing = Some(tokio::spawn(work.in_current_span()));
     }
 
-    async fn terminate(&mut self, grace: Duration) {
+    fn refreshed(&mut self, next: Option<Duration>) {
+        self.refreshing = None;
+        // objects wake the worker when they change; this is for tokens, and in case one was missed
+        let wait = next.unwrap_or(Duration::MAX).min(self.cx.config.sync_frequency * 2);
+        self.refresh_at.get_or_insert_with(|| Instant::now() + wait);
+    }
+
+    /// `settled` says that nothing was being made any more when what is seen was asked for.
+    async fn terminate(&mut self, grace: Duration, settled: bool) {
         self.probes.ending();
         self.probes.follow(&self.cx, &self.pod, &self.seen);
         self.publish(false);
@@ -549,58 +780,81 @@ impl Worker {
             self.job = Some(tokio::spawn(job.run().in_current_span()));
             return;
         }
+        if !settled {
+            return; // what is still being made is ended when it is there; its end wakes us
+        }
         self.probes.clear();
+        self.flags.ended.store(true, Ordering::Relaxed);
         self.stage = Stage::Terminated { cleaned: false };
         self.publish(true);
     }
 
     /// Takes away what the pod had on the node; answers whether the worker has to stay.
     async fn clean_up(&mut self, cleaned: bool) -> bool {
+        if self.retry.holds() {
+            return true;
+        }
         let uid = self.pod.uid().to_owned();
         if !cleaned {
-            // an orphan's class is not known; most of these have nothing to remove
-            let cgroups = || {
-                [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort]
-                    .into_iter()
-                    .try_for_each(|q| self.cx.cgroups.remove_pod(q, &uid))
-            };
-            let with_cause = |e: &dyn std::error::Error| {
-                format!("{e}: {}", e.source().map(ToString::to_string).unwrap_or_default())
-            };
-            let done = volumes::tear_down(&self.cx.config, &uid)
-                .map_err(|e| e.to_string())
-                .and_then(|()| cgroups().map_err(|e| with_cause(&e)));
-            if let Err(e) = done {
-                warn!(error = e, "what the pod left could not be cleared away yet");
-                self.retry.failed(None);
+            if let Err(e) = clear_away(&self.cx, &uid).await {
+                self.retry.failed_up_to(Again::Soon, Retry::LAST_CLEARED);
+                // more and more seldom, as it is tried
+                warn!(error = %e, again = ?self.retry.pause, "what the pod left could not be cleared away yet");
                 return true;
             }
             self.retry.worked();
             self.stage = Stage::Terminated { cleaned: true };
             info!("pod ended");
             self.cx.records.forget(&uid);
-            self.cx.status.ended(&self.pod, self.pod.uid());
+            if !self.orphan {
+                self.cx.status.ended(&self.pod, self.pod.uid());
+            }
         } else if self.pod.is_deleted() {
             self.cx.status.ended(&self.pod, self.pod.uid());
         }
         if !self.gone {
             return true;
         }
-        for s in &self.seen.sandboxes {
-            if let Err(e) = self.cx.runtime.remove_pod_sandbox(&s.id).await {
-                warn!(sandbox = s.id, error = %e, "sandbox could not be removed yet");
-                self.retry.failed(None);
-                return true;
-            }
+        if let Err(e) = self.remove_from_runtime().await {
+            self.retry.failed_up_to(Again::Soon, Retry::LAST_CLEARED);
+            warn!(error = %e, again = ?self.retry.pause, "what the runtime has of the pod could not be removed yet");
+            return true;
         }
-        stop::remove_logs(&self.cx, &self.pod, &self.seen);
-        self.cx.images.forget(&uid);
-        self.cx.records.forget(&uid);
-        self.cx.status.forget(&uid);
+        let (cx, logs) = (self.cx.clone(), log_directory(&self.cx, &self.pod));
+        let (pod, seen) = (self.pod.clone(), self.seen.clone());
+        let key = format!("pod {uid}");
+        let removed = self
+            .cx
+            .blocking
+            .run(&key, blocking::LIMIT, move || stop::remove_logs(&cx.config.log_links, &logs, &pod, &seen));
+        if let Err(e) = removed.await {
+            debug!(error = %e, "logs are still being removed");
+        }
+        self.cx.forget(&uid);
         false
     }
 
+    async fn remove_from_runtime(&self) -> Result<(), cri::Error> {
+        let gone = |r: Result<(), cri::Error>| match r {
+            Err(e) if !e.is_not_found() => Err(e),
+            _ => Ok(()),
+        };
+        // those of a sandbox go with it
+        let sandboxes = &self.seen.sandboxes;
+        for c in self.seen.containers.iter().filter(|c| !sandboxes.iter().any(|s| s.id == c.sandbox)) {
+            gone(self.cx.runtime.remove_container(&c.id).await)?;
+        }
+        for s in sandboxes {
+            gone(self.cx.runtime.remove_pod_sandbox(&s.id).await)?;
+        }
+        Ok(())
+    }
+
     fn publish(&mut self, ended: bool) {
+        // of what was done before, and has left nothing, the API knows more than is to be seen here
+        if self.orphan || self.was_done && self.seen == Observed::default() {
+            return;
+        }
         // A container that is replaced at once was never away, as far as others are told.
         if !ended
             && self.job.is_some()
@@ -654,9 +908,38 @@ impl Worker {
     }
 }
 
+/// Takes away a pod's volumes, directory and cgroups.
+pub(crate) async fn clear_away(cx: &Context, uid: &str) -> std::io::Result<()> {
+    let (pods, own) = (cx.config.pods_dir(), uid.to_owned());
+    let work = move || volumes::tear_down(&pods, &own);
+    cx.blocking.run(&format!("pod {uid}"), blocking::LIMIT, work).await??;
+    cx.cgroups.remove_pod(&cx.blocking, uid).await.map_err(|e| {
+        let cause = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
+        std::io::Error::other(format!("{e}{cause}"))
+    })
+}
+
+/// Whether two states of a pod are the same to who runs it.
+fn differ_in_status_alone(a: &Pod, b: &Pod) -> bool {
+    let (m, n) = (&a.metadata, &b.metadata);
+    a.spec == b.spec
+        && m.labels == n.labels
+        && m.annotations == n.annotations
+        && m.deletion_timestamp == n.deletion_timestamp
+        && m.deletion_grace_period_seconds == n.deletion_grace_period_seconds
+}
+
+async fn refreshed(work: &mut Option<JoinHandle<Option<Duration>>>) -> Option<Duration> {
+    match work {
+        // one that was lost is made again
+        Some(w) => w.await.unwrap_or(Some(Duration::from_secs(10))),
+        None => std::future::pending().await,
+    }
+}
+
 async fn finished(job: &mut Option<JoinHandle<JobEnd>>) -> JobEnd {
     match job {
-        Some(j) => j.await.unwrap_or(JobEnd::Retry(None)),
+        Some(j) => j.await.unwrap_or(JobEnd { pod: Some(Again::Soon), ..JobEnd::default() }),
         None => std::future::pending().await,
     }
 }

@@ -22,13 +22,13 @@ pub(super) async fn run(cx: &Context, pod: &Pod, seen: &Observed) -> Result<(), 
         let used = memory_use(cx, pod).await?;
         resize::check_memory(pod, &updates, &actuated, &now, &wanted, &used)?;
     }
-    let set = |limits: &resources::PodLimits| {
-        cx.cgroups.set_up_pod(qos, uid, limits).map_err(|e| {
+    let set = async |limits: resources::PodLimits| {
+        cx.cgroups.set_up_pod(&cx.blocking, qos, uid, limits).await.map_err(|e| {
             let cause = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
             format!("failed to set the pod's cgroup: {e}{cause}")
         })
     };
-    set(&resize::wider(&now, &wanted))?;
+    set(resize::wider(&now, &wanted)).await?;
     for (c, id, _) in updates {
         let kind = pod.container(&c.name).map_or(crate::pod::Kind::Regular, |(k, _)| k);
         let linux = resources::container(pod, c, kind, &cx.config, cx.memory_capacity);
@@ -37,7 +37,7 @@ pub(super) async fn run(cx: &Context, pod: &Pod, seen: &Observed) -> Result<(), 
         cx.runtime.update_container_resources(request).await.map_err(|e| e.message())?;
         cx.records.actuate(uid, &c.name, c.resources.clone().unwrap_or_default());
     }
-    set(&wanted)?;
+    set(wanted).await?;
     cx.records.actuate_pod(uid, pod.spec().resources.clone());
     Ok(())
 }

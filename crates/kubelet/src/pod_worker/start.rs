@@ -1,8 +1,9 @@
 //! The job that brings a pod towards what it should be: volumes, sandbox, containers.
 
-use super::{JobEnd, Progress, resize, stop};
+use super::{Again, JobEnd, Progress, resize, stop};
+use crate::blocking;
 use crate::context::Context;
-use crate::images::ImageError;
+use crate::images::{ImageError, Present};
 use crate::lifecycle;
 use crate::plan::Step;
 use crate::pod::{Kind, PodExt};
@@ -12,11 +13,13 @@ use crate::runtime::{container_config, dns, resources, sandbox_config};
 use crate::volumes;
 use cri::types::{DnsConfig, PodSandboxConfig};
 use k8s_openapi::api::core::v1::Pod;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, debug, warn};
 
 /// How many dead containers of a name are kept beside the newest.
 const KEEP_DEAD: usize = 1;
@@ -37,19 +40,26 @@ struct Sandbox {
     addresses: Addresses,
 }
 
+/// An image being pulled, for as long as it is wanted.
+type Pull = AbortOnDropHandle<Result<Present, ImageError>>;
+
 impl Job {
     pub async fn run(mut self) -> JobEnd {
+        let mut end = JobEnd::default();
         // a change of bounds has an order of its own
         let resizes = self.steps.contains(&Step::Resize);
         let starts = self.steps.iter().any(|s| matches!(s, Step::Start { .. } | Step::CreateSandbox(_)));
-        if starts && !self.prepare(resizes).await {
-            return JobEnd::Retry(None);
+        let mut pulls = if starts { self.pull_ahead() } else { HashMap::new() };
+        if starts {
+            match self.prepare(resizes).await {
+                Some(renew) => end.volumes = Some(renew),
+                None => return JobEnd { pod: Some(Again::Soon), ..end },
+            }
         }
         let mut sandbox =
             self.seen.sandbox().filter(|s| s.ready).map(|s| (s.id.clone(), s.attempt, s.ips.clone()));
-        let mut failed = None;
         let mut ready: Option<Sandbox> = None;
-        let mut blocked = HashSet::new();
+        let mut started = Vec::new();
         for step in std::mem::take(&mut self.steps) {
             match step {
                 Step::StopAll => {
@@ -63,27 +73,26 @@ impl Job {
                         sandbox = Some(made);
                         self.poke.notify_one();
                     }
-                    None => return JobEnd::Retry(None),
+                    None => return JobEnd { pod: Some(Again::Soon), ..end },
                 },
-                Step::Kill { id, name, message } => {
+                Step::Kill { id, name, message, grace } => {
+                    let grace = grace.unwrap_or_else(|| self.pod.grace());
+                    let at_once = std::future::ready(());
                     let ok =
-                        stop::stop_container(&self.cx, &self.pod, &name, &id, &message, self.pod.grace())
-                            .await;
+                        stop::stop_container(&self.cx, &self.pod, &name, &id, &message, grace, at_once).await;
                     self.poke.notify_one();
                     if !ok {
-                        blocked.insert(name);
+                        end.containers.insert(name, Again::Soon);
                     }
                 }
-                Step::Remove(id) => {
+                Step::Remove { id, .. } => {
                     if let Err(e) = self.cx.runtime.remove_container(&id).await {
                         debug!(container = id, error = %e, "container could not be removed");
                     }
                 }
                 Step::Resize => {
                     let error = resize::run(&self.cx, &self.pod, &self.seen).await.err();
-                    if error.is_some() {
-                        failed = failed.or(Some(None));
-                    }
+                    end.resize = error.is_some();
                     let before = self.progress.resize(error.clone());
                     if let Some(e) = error.filter(|e| before.as_ref() != Some(e)) {
                         let text = crate::resize::summary("error", &self.pod, &e);
@@ -92,75 +101,106 @@ impl Job {
                     self.poke.notify_one();
                 }
                 Step::Start { kind, name, restarts } => {
-                    if blocked.contains(&name) {
+                    if end.containers.contains_key(&name) {
                         continue;
                     }
                     if ready.is_none() {
-                        let Some((id, attempt, ips)) = sandbox.clone() else { return JobEnd::Retry(None) };
-                        ready = Some(self.sandbox(id, attempt, ips));
+                        ready = match sandbox.clone() {
+                            Some((id, attempt, ips)) => Some(self.sandbox(id, attempt, ips).await),
+                            None => None,
+                        };
                     }
-                    let Some(s) = &ready else { return JobEnd::Retry(None) };
-                    match self.start(s, kind, &name, restarts).await {
-                        Ok(()) => {}
-                        Err(again) => {
-                            failed = Some(match (failed, again) {
-                                (Some(Some(a)), Some(b)) => Some(Instant::min(a, b)),
-                                (_, again) => again,
-                            });
-                        }
+                    let Some(s) = &ready else { return JobEnd { pod: Some(Again::Soon), ..end } };
+                    match self.start(s, kind, &name, restarts, pulls.remove(&name)).await {
+                        Ok(()) => started.push(name),
+                        Err(again) => drop(end.containers.insert(name, again)),
                     }
                     self.poke.notify_one();
                 }
             }
         }
-        match failed {
-            Some(again) => JobEnd::Retry(again),
-            None => JobEnd::Done,
+        for name in started {
+            self.sweep(&name).await;
         }
+        end
     }
 
-    /// Directories, cgroup and volumes.
-    async fn prepare(&self, resizes: bool) -> bool {
+    /// Begins to pull the images of containers that are to start, beside volumes and sandbox.
+    fn pull_ahead(&self) -> HashMap<String, Pull> {
+        let attempt = self.seen.sandbox().map_or(0, |s| s.attempt);
+        let (config, _) = sandbox_config::build(&self.cx, &self.pod, attempt, &DnsConfig::default());
+        let config = Arc::new(config);
+        let names = self.steps.iter().filter_map(|s| match s {
+            Step::Start { name, .. } => Some(name),
+            _ => None,
+        });
+        names
+            .filter_map(|name| Some((name, self.pod.container(name)?.1)))
+            .map(|(name, c)| {
+                let (cx, pod, config) = (self.cx.clone(), self.pod.clone(), config.clone());
+                let pull = async move { cx.images.ensure(&cx, &pod, &c, &config).await };
+                (name.clone(), AbortOnDropHandle::new(tokio::spawn(pull.in_current_span())))
+            })
+            .collect()
+    }
+
+    /// Directories, cgroup and volumes; answers in what time volumes have to be brought up to date.
+    async fn prepare(&self, resizes: bool) -> Option<Duration> {
         let (cx, pod) = (&self.cx, &self.pod);
         let dir = cx.config.pod_dir(pod.uid());
-        for sub in ["volumes", "containers", "plugins"] {
-            if let Err(e) = std::fs::create_dir_all(dir.join(sub)) {
-                let note = format!("error making pod data directories: {e}");
-                cx.events.pod(pod, "Warning", "Failed", &note);
-                return false;
-            }
+        let make = move || {
+            ["volumes", "containers", "plugins"]
+                .iter()
+                .try_for_each(|sub| sys::dir::make_all(&dir.join(sub), 0o750))
+        };
+        let key = format!("pod {}", pod.uid());
+        if let Err(e) = cx.blocking.run(&key, blocking::LIMIT, make).await.and_then(|r| r) {
+            let note = format!("error making pod data directories: {e}");
+            cx.events.pod(pod, "Warning", "Failed", &note);
+            return None;
         }
-        let limits = resources::of_pod(pod, &cx.config);
-        if resizes {
-            // the pod's cgroup is there, and changes with its containers
-        } else if let Err(e) = cx.cgroups.set_up_pod(pod.qos(), pod.uid(), &limits) {
-            let cause = std::error::Error::source(&e).map(|s| s.to_string()).unwrap_or_default();
-            warn!(error = %e, cause, "the pod's cgroup could not be made");
-            cx.events.pod(
-                pod,
-                "Warning",
-                "FailedCreatePodContainer",
-                &format!("unable to ensure pod container exists: {e}: {cause}"),
-            );
-            return false;
-        }
+        // with a resize the pod's cgroup is there, and changes with its containers
         if !resizes {
+            let (limits, cgroups) = (resources::of_pod(pod, &cx.config), cx.cgroups.clone());
+            let made = cgroups.set_up_pod(&cx.blocking, pod.qos(), pod.uid(), limits).await;
+            if let Err(e) = made {
+                let cause = std::error::Error::source(&e).map(|s| s.to_string()).unwrap_or_default();
+                warn!(error = %e, cause, "the pod's cgroup could not be made");
+                cx.events.pod(
+                    pod,
+                    "Warning",
+                    "FailedCreatePodContainer",
+                    &format!("unable to ensure pod container exists: {e}: {cause}"),
+                );
+                return None;
+            }
             cx.records.actuate_pod(pod.uid(), pod.spec().resources.clone());
         }
-        if let Err(e) = volumes::set_up(cx, pod).await {
-            cx.events.pod(pod, "Warning", "FailedMount", &e.to_string());
-            return false;
+        match volumes::set_up(cx, pod).await {
+            Ok(renew) => Some(renew.unwrap_or(Duration::MAX)),
+            Err(e) => {
+                cx.events.pod(pod, "Warning", "FailedMount", &e.to_string());
+                None
+            }
         }
-        true
     }
 
-    fn node_dns(&self) -> DnsConfig {
-        std::fs::read_to_string(&self.cx.config.resolv_conf).map(|t| dns::parse(&t)).unwrap_or_default()
+    async fn node_dns(&self) -> DnsConfig {
+        let path = PathBuf::from(&self.cx.config.resolv_conf);
+        blocking::quick(move || blocking::text_of(&path)).await.map(|t| dns::parse(&t)).unwrap_or_default()
+    }
+
+    /// The runtime's handler for the pod.
+    async fn handler(&self) -> Result<String, crate::objects::ObjectError> {
+        match self.pod.spec().runtime_class_name.as_deref() {
+            Some(class) if !class.is_empty() => self.cx.objects.runtime_handler(class).await,
+            _ => Ok(String::new()),
+        }
     }
 
     async fn create_sandbox(&self, attempt: u32) -> Option<(String, u32, Vec<String>)> {
         let (cx, pod) = (&self.cx, &self.pod);
-        let (config, notes) = sandbox_config::build(cx, pod, attempt, &self.node_dns());
+        let (config, notes) = sandbox_config::build(cx, pod, attempt, &self.node_dns().await);
         for n in notes {
             let (reason, text) = match n {
                 dns::Note::MissingClusterDns(t) => ("MissingClusterDNS", t),
@@ -168,28 +208,30 @@ impl Job {
             };
             cx.events.pod(pod, "Warning", reason, &text);
         }
-        let _ = std::fs::create_dir_all(&config.log_directory);
-        let handler = match &pod.spec().runtime_class_name {
-            Some(class) if !class.is_empty() => match cx.objects.runtime_handler(class).await {
-                Ok(h) => h,
-                Err(e) => {
-                    let note = format!("Failed to create pod sandbox: {e}");
-                    cx.events.pod(pod, "Warning", "FailedCreatePodSandBox", &note);
-                    return None;
-                }
-            },
-            _ => String::new(),
+        let failed = |e: &dyn std::fmt::Display| {
+            warn!(error = %e, "sandbox could not be made");
+            let note = format!("Failed to create pod sandbox: {e}");
+            cx.events.pod(pod, "Warning", "FailedCreatePodSandBox", &note);
         };
-        let made = match cx.runtime.run_pod_sandbox(config, &handler).await {
+        let logs = PathBuf::from(&config.log_directory);
+        let made = blocking::quick(move || sys::dir::make_all(&logs, 0o755)).await.and_then(|r| r);
+        if let Err(e) = made {
+            failed(&e);
+            return None;
+        }
+        let handler = match self.handler().await {
+            Ok(h) => h,
+            Err(e) => {
+                failed(&e);
+                return None;
+            }
+        };
+        let runtime = cx.runtime.clone();
+        let call = async move { runtime.run_pod_sandbox(config, &handler).await };
+        let made = match self.progress.make(&self.poke, call).await {
             Ok(id) => id,
             Err(e) => {
-                warn!(error = %e, "sandbox could not be made");
-                cx.events.pod(
-                    pod,
-                    "Warning",
-                    "FailedCreatePodSandBox",
-                    &format!("Failed to create pod sandbox: {e}"),
-                );
+                failed(&e);
                 return None;
             }
         };
@@ -214,10 +256,10 @@ impl Job {
         Some((made, attempt, ips))
     }
 
-    fn sandbox(&self, id: String, attempt: u32, ips: Vec<String>) -> Sandbox {
+    async fn sandbox(&self, id: String, attempt: u32, ips: Vec<String>) -> Sandbox {
         let host = self.cx.host_ips();
         let pod = if self.pod.host_network() { host.clone() } else { ips };
-        let (config, _) = sandbox_config::build(&self.cx, &self.pod, attempt, &self.node_dns());
+        let (config, _) = sandbox_config::build(&self.cx, &self.pod, attempt, &self.node_dns().await);
         Sandbox { id, config, addresses: Addresses { pod, host } }
     }
 
@@ -228,7 +270,8 @@ impl Job {
         kind: Kind,
         name: &str,
         restarts: u32,
-    ) -> Result<(), Option<Instant>> {
+        pull: Option<Pull>,
+    ) -> Result<(), Again> {
         let (cx, pod) = (&self.cx, &self.pod);
         let Some((_, c)) = pod.container(name) else { return Ok(()) };
         let path = crate::events::container_path(pod, name);
@@ -236,17 +279,38 @@ impl Job {
             debug!(container = name, reason, message, "container did not start");
             self.progress.wait(name, reason, message);
             cx.events.container(pod, &path, "Warning", "Failed", &format!("Error: {message}"));
-            Err(None)
+            Err(Again::Soon)
         };
-        let image = match cx.images.ensure(cx, pod, &c, &sandbox.config).await {
-            Ok(i) => i,
-            Err(e) => {
-                self.progress.wait(name, e.reason(), &e.to_string());
-                return Err(match e {
-                    ImageError::BackOff { until, .. } => Some(until),
-                    _ => None,
-                });
+        let no_image = |e: ImageError| {
+            self.progress.wait(name, e.reason(), &e.to_string());
+            match e {
+                ImageError::BackOff { until, .. } => Again::At(until),
+                _ => Again::Soon,
             }
+        };
+        let pulled = match pull {
+            Some(pull) => pull.await.ok(),
+            None => None,
+        };
+        let pulled = match pulled {
+            Some(p) => p,
+            None => cx.images.ensure(cx, pod, &c, &sandbox.config).await,
+        };
+        let image = pulled.map_err(no_image)?;
+        let mut images = HashMap::new();
+        for m in c.volume_mounts.iter().flatten() {
+            let volume = pod.spec().volumes.iter().flatten().find(|v| v.name == m.name);
+            let Some(source) = volume.and_then(|v| v.image.as_ref()) else { continue };
+            let got = cx.images.ensure_volume(cx, pod, source, &sandbox.config).await.map_err(no_image)?;
+            images.insert(m.name.clone(), got.id);
+        }
+        let recursive = c.volume_mounts.iter().flatten().any(|m| m.recursive_read_only.is_some());
+        let handler = match recursive {
+            true => match self.handler().await {
+                Ok(h) => h,
+                Err(e) => return fail("CreateContainerConfigError", &e.to_string()),
+            },
+            false => String::new(),
         };
         let target = pod
             .spec()
@@ -265,6 +329,8 @@ impl Job {
             user: &image.user,
             addresses: &sandbox.addresses,
             target: target.as_deref(),
+            handler: &handler,
+            images: &images,
         };
         let (config, skipped) = match container_config::build(cx, pod, &c, &inputs).await {
             Ok(made) => made,
@@ -280,28 +346,34 @@ impl Job {
             );
             cx.events.pod(pod, "Warning", "InvalidEnvironmentVariableNames", &note);
         }
-        let id = match cx.runtime.create_container(&sandbox.id, config, sandbox.config.clone()).await {
+        let (runtime, own) = (cx.runtime.clone(), (sandbox.id.clone(), sandbox.config.clone()));
+        let call = async move { runtime.create_container(&own.0, config, own.1).await };
+        let id = match self.progress.make(&self.poke, call).await {
             Ok(id) => id,
             Err(e) => return fail("CreateContainerError", &e.message()),
         };
         cx.events.container(pod, &path, "Normal", "Created", "Container created");
-        if let Err(e) = cx.runtime.start_container(&id).await {
+        let (runtime, own) = (cx.runtime.clone(), id.clone());
+        let call = async move { runtime.start_container(&own).await.map(|()| own) };
+        if let Err(e) = self.progress.make(&self.poke, call).await {
             return fail("RunContainerError", &e.message());
         }
         cx.records.actuate(pod.uid(), name, c.resources.clone().unwrap_or_default());
         cx.events.container(pod, &path, "Normal", "Started", "Container started");
         self.progress.clear(name);
         self.poke.notify_one();
-        link_log(cx, pod, name, &id, restarts);
-        self.sweep(name).await;
+        let log = sandbox_config::log_directory(cx, pod).join(name).join(format!("{restarts}.log"));
+        let link = stop::log_link(&cx.config.log_links, pod, name, &id);
+        let _ = blocking::quick(move || link_log(&log, &link)).await;
         if let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) {
             let ip = sandbox.addresses.pod.first().map_or("", String::as_str);
             if let Err(e) = lifecycle::run(cx, &id, &c, ip, hook, None).await {
                 cx.events.container(pod, &path, "Warning", "FailedPostStartHook", "PostStartHook failed");
                 warn!(container = name, error = %e, "postStart hook failed");
                 self.progress.wait(name, "PostStartHookError", &e.to_string());
-                stop::stop_container(cx, pod, name, &id, "FailedPostStartHook", pod.grace()).await;
-                return Err(Some(Instant::now() + Duration::from_millis(100)));
+                let at_once = std::future::ready(());
+                stop::stop_container(cx, pod, name, &id, "FailedPostStartHook", pod.grace(), at_once).await;
+                return Err(Again::At(Instant::now() + Duration::from_millis(100)));
             }
         }
         Ok(())
@@ -312,7 +384,10 @@ impl Job {
         let dead = self.seen.containers.iter().filter(|c| c.name == name && c.state == State::Exited);
         for c in dead.skip(KEEP_DEAD) {
             if self.cx.runtime.remove_container(&c.id).await.is_ok() {
-                stop::remove_log(&self.cx, &self.pod, c);
+                let logs = sandbox_config::log_directory(&self.cx, &self.pod);
+                let (cx, pod, c) = (self.cx.clone(), self.pod.clone(), c.clone());
+                let _ =
+                    blocking::quick(move || stop::remove_log(&cx.config.log_links, &logs, &pod, &c)).await;
             }
         }
         let in_use: HashSet<&str> = self.seen.containers.iter().map(|c| c.sandbox.as_str()).collect();
@@ -322,16 +397,13 @@ impl Job {
     }
 }
 
-/// Shows the log under the name that log collectors look for.
-fn link_log(cx: &Context, pod: &Pod, name: &str, id: &str, restarts: u32) {
-    let log = sandbox_config::log_directory(cx, pod).join(name).join(format!("{restarts}.log"));
-    let link = stop::log_link(pod, name, id);
-    let folder = link.parent().map(std::fs::create_dir_all);
-    if let Some(Err(e)) = folder {
-        debug!(error = %e, "no directory for log links");
-        return;
-    }
-    if let Err(e) = std::os::unix::fs::symlink(&log, &link) {
+/// Shows the log under the name that log collectors look for. It may block.
+fn link_log(log: &Path, link: &Path) {
+    let made = match link.parent() {
+        Some(folder) => sys::dir::make_all(folder, 0o755),
+        None => Ok(()),
+    };
+    if let Err(e) = made.and_then(|()| std::os::unix::fs::symlink(log, link)) {
         debug!(link = %link.display(), error = %e, "log could not be linked");
     }
 }

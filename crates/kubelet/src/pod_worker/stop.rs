@@ -1,21 +1,20 @@
 //! The job that ends a pod: hooks, signals, sandboxes.
 
-use super::JobEnd;
+use super::{Again, JobEnd};
 use crate::context::Context;
 use crate::lifecycle;
 use crate::pod::{Kind, PodExt};
 use crate::runtime::observed::{Container, Observed, State};
-use crate::runtime::sandbox_config::log_directory;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
-/// What is left for a container to end in when its hook took all the time.
-const LEAST_AFTER_HOOK: Duration = Duration::from_secs(2);
+/// What every container is given to end in, even if others or its hook took all the time.
+const LEAST: Duration = Duration::from_secs(2);
 
 pub(super) struct Job {
     pub cx: Arc<Context>,
@@ -29,29 +28,41 @@ impl Job {
     pub async fn run(self) -> JobEnd {
         let ok = stop_pod(&self.cx, &self.pod, &self.seen, self.grace).await;
         self.poke.notify_one();
-        if ok { JobEnd::Done } else { JobEnd::Retry(None) }
+        JobEnd { pod: (!ok).then_some(Again::Soon), ..JobEnd::default() }
     }
 }
 
-/// Stops all containers of a pod, sidecars after the others and in the opposite order of their start, then
-/// its sandboxes. All share the grace.
+/// Stops all containers of a pod: all hooks begin at once, signals go to sidecars after the others and in the
+/// opposite order of their start. Then come its sandboxes. All share the grace.
 pub(super) async fn stop_pod(cx: &Context, pod: &Pod, seen: &Observed, grace: Duration) -> bool {
-    let deadline = Instant::now() + grace;
-    let alive = |c: &&Container| matches!(c.state, State::Running | State::Unknown);
-    let kind = |c: &Container| pod.container(&c.name).map_or(Kind::Regular, |(k, _)| k);
-    let (sidecars, others): (Vec<_>, Vec<_>) =
-        seen.containers.iter().filter(alive).partition(|c| kind(c) == Kind::Sidecar);
-    let stop = async |c: &Container| {
-        let left = deadline.saturating_duration_since(Instant::now());
-        stop_container(cx, pod, &c.name, &c.id, &format!("Stopping container {}", c.name), left).await
+    let alive: Vec<&Container> =
+        seen.containers.iter().filter(|c| matches!(c.state, State::Running | State::Unknown)).collect();
+    // how late a container's turn comes: what is not a sidecar comes first
+    let rank = |c: &Container| match pod.container(&c.name) {
+        Some((Kind::Sidecar, _)) => {
+            let all = pod.init_containers();
+            1 + all.len() - all.iter().position(|i| i.name == c.name).unwrap_or(0)
+        }
+        _ => 0,
     };
-    let mut ok = join_all(others.into_iter().map(&stop)).await.into_iter().all(|done| done);
-    let order = |c: &&Container| pod.init_containers().iter().position(|i| i.name == c.name);
-    let mut sidecars = sidecars;
-    sidecars.sort_by_key(|c| std::cmp::Reverse(order(c)));
-    for c in sidecars {
-        ok &= stop(c).await;
-    }
+    let left: Vec<usize> = alive.iter().map(|c| rank(c)).collect();
+    let (over, _) = watch::channel(left);
+    let stop = async |c: &Container| {
+        let own = rank(c);
+        let mut ended = over.subscribe();
+        let turn = async move {
+            let _ = ended.wait_for(|left| left.iter().all(|r| *r >= own)).await;
+        };
+        let message = format!("Stopping container {}", c.name);
+        let done = stop_container(cx, pod, &c.name, &c.id, &message, grace, turn).await;
+        over.send_modify(|left| {
+            if let Some(at) = left.iter().position(|r| *r == own) {
+                left.swap_remove(at);
+            }
+        });
+        done
+    };
+    let mut ok = join_all(alive.into_iter().map(&stop)).await.into_iter().all(|done| done);
     for s in seen.sandboxes.iter().filter(|s| s.ready) {
         if let Err(e) = cx.runtime.stop_pod_sandbox(&s.id).await
             && !e.is_not_found()
@@ -64,7 +75,8 @@ pub(super) async fn stop_pod(cx: &Context, pod: &Pod, seen: &Observed, grace: Du
     ok
 }
 
-/// Stops one container: its hook first, then the signal; both within the grace.
+/// Stops one container: its hook first, then, when its turn has come, the signal; all within the grace, but for the
+/// least that each is given.
 pub(super) async fn stop_container(
     cx: &Context,
     pod: &Pod,
@@ -72,13 +84,13 @@ pub(super) async fn stop_container(
     id: &str,
     message: &str,
     grace: Duration,
+    turn: impl Future<Output = ()>,
 ) -> bool {
     let path = crate::events::container_path(pod, name);
     cx.events.container(pod, &path, "Normal", "Killing", message);
     let started = Instant::now();
     let found = pod.container(name).map(|(_, c)| c);
     let hook = found.as_ref().and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|h| (c, h)));
-    let mut left = grace;
     if let Some((c, hook)) = hook
         && !grace.is_zero()
     {
@@ -92,8 +104,9 @@ pub(super) async fn stop_container(
             warn!(container = name, error = %e, "preStop hook failed");
             cx.events.container(pod, &path, "Warning", "FailedPreStopHook", "PreStopHook failed");
         }
-        left = grace.saturating_sub(started.elapsed()).max(LEAST_AFTER_HOOK);
     }
+    let _ = tokio::time::timeout(grace.saturating_sub(started.elapsed()), turn).await;
+    let left = grace.saturating_sub(started.elapsed()).max(LEAST);
     // the runtime counts in whole seconds
     let left = Duration::from_secs(left.as_secs_f64().ceil() as u64);
     match cx.runtime.stop_container(id, left).await {
@@ -107,14 +120,14 @@ pub(super) async fn stop_container(
 }
 
 /// The name under which log collectors look for a container's log.
-pub(super) fn log_link(pod: &Pod, name: &str, id: &str) -> PathBuf {
-    PathBuf::from("/var/log/containers").join(format!("{}_{}_{name}-{id}.log", pod.name(), pod.namespace()))
+pub(super) fn log_link(links: &Path, pod: &Pod, name: &str, id: &str) -> PathBuf {
+    links.join(format!("{}_{}_{name}-{id}.log", pod.name(), pod.namespace()))
 }
 
-/// Removes the log of a container that is gone.
-pub(super) fn remove_log(cx: &Context, pod: &Pod, c: &Container) {
-    let _ = std::fs::remove_file(log_link(pod, &c.name, &c.id));
-    let folder = log_directory(cx, pod).join(&c.name);
+/// Removes the log of a container that is gone. It may block.
+pub(super) fn remove_log(links: &Path, logs: &Path, pod: &Pod, c: &Container) {
+    let _ = std::fs::remove_file(log_link(links, pod, &c.name, &c.id));
+    let folder = logs.join(&c.name);
     let own = format!("{}.log", c.restarts);
     for e in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         // rotated parts have a time after the name
@@ -125,12 +138,12 @@ pub(super) fn remove_log(cx: &Context, pod: &Pod, c: &Container) {
     }
 }
 
-/// Removes all logs of a pod that is gone.
-pub(super) fn remove_logs(cx: &Context, pod: &Pod, seen: &Observed) {
+/// Removes all logs of a pod that is gone. It may block.
+pub(super) fn remove_logs(links: &Path, logs: &Path, pod: &Pod, seen: &Observed) {
     for c in &seen.containers {
-        let _ = std::fs::remove_file(log_link(pod, &c.name, &c.id));
+        let _ = std::fs::remove_file(log_link(links, pod, &c.name, &c.id));
     }
-    if let Err(e) = std::fs::remove_dir_all(log_directory(cx, pod)) {
+    if let Err(e) = sys::dir::remove(logs) {
         debug!(error = %e, "no logs to remove");
     }
 }

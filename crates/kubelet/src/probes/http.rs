@@ -21,6 +21,9 @@ pub enum GetError {
     /// Something went wrong on it.
     #[error("{0}")]
     Transport(String),
+    /// Who answers does not speak TLS.
+    #[error("http: server gave HTTP response to HTTPS client")]
+    NotTls,
     /// The address makes no sense.
     #[error("invalid request: {0}")]
     Invalid(String),
@@ -37,17 +40,32 @@ pub struct Answer {
 }
 
 /// The address a probe or hook asks, as events show it.
-pub fn url(c: &Container, h: &HTTPGetAction, ip: &str) -> String {
+pub fn url(c: &Container, h: &HTTPGetAction, ip: &str) -> Option<String> {
     let scheme = h.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
     let host = h.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(ip);
     let path = h.path.as_deref().unwrap_or("/");
     let slash = if path.starts_with('/') { "" } else { "/" };
-    format!("{scheme}://{}{slash}{path}", tcp::join(host, port(c, &h.port).unwrap_or(0)))
+    // what a URI may not have in it, Go escapes
+    const ODD: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'<')
+        .add(b'>')
+        .add(b'\\')
+        .add(b'^')
+        .add(b'`')
+        .add(b'{')
+        .add(b'|')
+        .add(b'}');
+    let path = percent_encoding::utf8_percent_encode(path, ODD);
+    Some(format!("{scheme}://{}{slash}{path}", tcp::join(host, port(c, &h.port)?)))
 }
 
 /// Makes the request and judges the answer.
 pub async fn probe(c: &Container, h: &HTTPGetAction, ip: &str) -> Outcome {
-    let first = url(c, h, ip);
+    let Some(first) = url(c, h, ip) else {
+        return Outcome::Unknown(format!("couldn't find port: {:?}", h.port));
+    };
     let mut target = first.clone();
     for _ in 0..=MAX_REDIRECTS {
         match get(&target, h).await {
@@ -119,7 +137,13 @@ pub async fn get(url: &str, h: &HTTPGetAction) -> Result<Answer, GetError> {
         let name =
             rustls_pki_types::ServerName::try_from(host).map_err(|e| GetError::Invalid(e.to_string()))?;
         let connector = tokio_rustls::TlsConnector::from(TLS.clone());
-        let stream = connector.connect(name, stream).await.map_err(|e| GetError::Transport(e.to_string()))?;
+        let stream = connector.connect(name, stream).await.map_err(|e| {
+            let plain = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+            match plain {
+                Some(rustls::Error::InvalidMessage(_)) => GetError::NotTls,
+                _ => GetError::Transport(e.to_string()),
+            }
+        })?;
         send(stream, request).await
     } else {
         send(stream, request).await
@@ -167,6 +191,7 @@ static TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     use serde_json::json;
 
     #[test]
@@ -177,11 +202,14 @@ mod tests {
         for (h, want) in [
             (json!({"port": 80}), "http://1.2.3.4:80/"),
             (json!({"port": "web", "path": "/x?y=1"}), "http://1.2.3.4:8080/x?y=1"),
+            (json!({"port": 1, "path": "/a b"}), "http://1.2.3.4:1/a%20b"),
             (json!({"port": 1, "scheme": "HTTPS", "host": "h", "path": "p"}), "https://h:1/p"),
         ] {
             let h: HTTPGetAction = serde_json::from_value(h).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(url(&c, &h, "1.2.3.4"), want);
+            assert_eq!(url(&c, &h, "1.2.3.4").as_deref(), Some(want));
         }
+        let missing = HTTPGetAction { port: IntOrString::String("nope".into()), ..Default::default() };
+        assert_eq!(url(&c, &missing, "1.2.3.4"), None);
         assert_eq!(follow("http://a:1/x", "/y").as_deref(), Some("http://a:1/y"));
         assert_eq!(authority("http://a:1/x"), "a:1");
     }

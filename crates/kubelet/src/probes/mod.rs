@@ -1,6 +1,6 @@
 //! Probes: one task for each probe of a running container, telling the pod's worker when the verdict changes.
 
-mod exec;
+pub(crate) mod exec;
 mod grpc;
 pub mod http;
 mod tcp;
@@ -51,18 +51,20 @@ impl Which {
 pub struct Probes {
     poke: Arc<Notify>,
     running: HashMap<String, Set>,
+    ending: bool,
 }
 
 struct Set {
     verdict: Arc<Mutex<Probed>>,
-    changed: Arc<Notify>,
-    _tasks: JoinSet<()>,
+    /// Startup and liveness probes, whose failure has a container replaced.
+    healing: JoinSet<()>,
+    _readiness: JoinSet<()>,
 }
 
 impl Probes {
     /// `poke` is told when a verdict changes.
     pub fn new(poke: Arc<Notify>) -> Self {
-        Probes { poke, running: HashMap::new() }
+        Probes { poke, running: HashMap::new(), ending: false }
     }
 
     /// Starts probing containers that run now, stops for those that do not.
@@ -108,7 +110,7 @@ impl Probes {
     ) -> Set {
         let verdict = Arc::new(Mutex::new(verdict));
         let changed = Arc::new(Notify::new());
-        let mut tasks = JoinSet::new();
+        let (mut healing, mut readiness) = (JoinSet::new(), JoinSet::new());
         if matches!(kind, Kind::Regular | Kind::Sidecar) {
             let list = [
                 (Which::Startup, &c.startup_probe),
@@ -117,6 +119,9 @@ impl Probes {
             ];
             for (which, probe) in list {
                 let Some(probe) = probe else { continue };
+                if self.ending && which != Which::Readiness {
+                    continue;
+                }
                 let prober = Prober {
                     cx: cx.clone(),
                     pod: pod.clone(),
@@ -130,10 +135,11 @@ impl Probes {
                     changed: changed.clone(),
                     poke: self.poke.clone(),
                 };
+                let tasks = if which == Which::Readiness { &mut readiness } else { &mut healing };
                 tasks.spawn(prober.run());
             }
         }
-        Set { verdict, changed, _tasks: tasks }
+        Set { verdict, healing, _readiness: readiness }
     }
 
     /// What probes say of each running container.
@@ -144,9 +150,10 @@ impl Probes {
 
     /// Stops startup and liveness probes: the pod is ending, and nothing is to be restarted.
     pub fn ending(&mut self) {
-        for s in self.running.values() {
-            s.changed.notify_waiters();
+        for s in self.running.values_mut() {
+            s.healing.abort_all();
         }
+        self.ending = true;
     }
 
     /// Stops all.
@@ -194,7 +201,12 @@ impl Prober {
         let initial = seconds(self.probe.initial_delay_seconds, 0);
         let age = jiff::Timestamp::now().as_nanosecond() as i64 - self.started_at;
         let age = Duration::from_nanos(age.max(0).unsigned_abs());
-        tokio::time::sleep(initial.saturating_sub(age)).await;
+        let mut wait = initial.saturating_sub(age);
+        if age > initial + period {
+            // all containers of the node are met at once when the kubelet starts; their probes need not be
+            wait = period.mul_f64(rand::random_range(0.0..1.0));
+        }
+        tokio::time::sleep(wait).await;
         let need = |n: Option<i32>, default: i32| n.filter(|n| *n > 0).unwrap_or(default);
         let (to_fail, to_succeed) =
             (need(self.probe.failure_threshold, 3), need(self.probe.success_threshold, 1));
@@ -305,8 +317,8 @@ impl Prober {
         match tokio::time::timeout(limit, probing).await {
             Ok(outcome) => outcome,
             Err(_) if p.http_get.is_some() => {
-                let url =
-                    p.http_get.as_ref().map(|h| http::url(&self.container, h, &self.ip)).unwrap_or_default();
+                let url = p.http_get.as_ref().and_then(|h| http::url(&self.container, h, &self.ip));
+                let url = url.unwrap_or_default();
                 Outcome::Failure(format!(
                     "Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
                 ))

@@ -88,11 +88,22 @@ pub fn judge(
     config: &Config,
     wanted: &Pod,
     others: &[Arc<Pod>],
-    allocatable: &Resources,
-    labels: &BTreeMap<String, String>,
+    node: &admit::NodeFacts,
 ) -> Result<(), Pending> {
-    admit::fits(config, wanted, others, allocatable, labels)
-        .map_err(|r| Pending { reason: "Deferred", message: r.message })
+    for name in ["cpu", "memory"] {
+        let (asked, there) =
+            (pod::requests(wanted.spec(), name), quantity::of(Some(&node.allocatable), name));
+        if asked > there {
+            let n = |a: quantity::Amount| if name == "cpu" { a.milli() } else { a.bytes() };
+            let message = format!(
+                "Node didn't have enough capacity: {name}, requested: {}, capacity: {}",
+                n(asked),
+                n(there)
+            );
+            return Err(Pending { reason: "Infeasible", message });
+        }
+    }
+    admit::fits(config, wanted, others, node).map_err(|r| Pending { reason: "Deferred", message: r.message })
 }
 
 /// One that waits for room.

@@ -7,6 +7,7 @@ use crate::pod::PodExt;
 use crate::quantity::{self, Amount};
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, Service};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Why an environment cannot be made; the container waits with CreateContainerConfigError.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ pub async fn resolve(
     let mut found: Vec<(String, String)> = Vec::new();
     let ns = pod.namespace();
     let services =
-        service_variables(&cx.objects.services(ns), ns, pod.spec().enable_service_links != Some(false));
+        service_variables(&cx.objects.services(ns)?, ns, pod.spec().enable_service_links != Some(false));
     for from in c.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or("");
         let mut pairs = BTreeMap::new();
@@ -172,8 +173,10 @@ async fn value_from(
         };
     }
     if let Some(r) = &from.file_key_ref {
-        let volume = crate::volumes::volume_path(&cx.config, pod, &r.volume_name);
-        let text = volume.and_then(|v| std::fs::read_to_string(v.join(r.path.trim_start_matches('/'))).ok());
+        let text = match crate::volumes::volume_path(&cx.config, pod, &r.volume_name) {
+            Some(volume) => file_of(volume, r.path.clone()).await,
+            None => None,
+        };
         let value = text.as_deref().and_then(|t| env_file_value(t, &r.key));
         return match value {
             None if r.optional != Some(true) => {
@@ -183,6 +186,19 @@ async fn value_from(
         };
     }
     Ok(None)
+}
+
+/// How much a file of variables may weigh.
+const MAX_FILE: u64 = 64 << 10;
+
+/// The text of a file that a container left in a volume: what it is and where links in it lead is the container's
+/// doing, so only a regular file within the volume counts, and looking never waits.
+async fn file_of(volume: PathBuf, path: String) -> Option<String> {
+    let read = move || sys::dir::read_beneath(&volume, path.trim_start_matches('/').as_ref(), MAX_FILE);
+    let data = crate::blocking::quick(read).await.and_then(|r| r);
+    data.inspect_err(|e| tracing::debug!(error = %e, "a file of variables cannot be read"))
+        .ok()
+        .and_then(|d| String::from_utf8(d).ok())
 }
 
 /// The value of a key in a file of `KEY='value'` lines.
@@ -311,6 +327,28 @@ fn service_variables(services: &[std::sync::Arc<Service>], ns: &str, links: bool
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[tokio::test]
+    async fn files_of_variables_are_the_volumes_own() -> Result<(), Box<dyn std::error::Error>> {
+        let t = tempfile::tempdir()?;
+        let v = t.path().join("v");
+        std::fs::create_dir(&v)?;
+        std::fs::write(t.path().join("host"), "K=leak")?;
+        std::fs::write(v.join("ok"), "# c\nK='v'\n")?;
+        std::fs::write(v.join("large"), vec![b'x'; 65 << 10])?;
+        std::os::unix::fs::symlink(t.path().join("host"), v.join("absolute"))?;
+        std::os::unix::fs::symlink("../host", v.join("relative"))?;
+        std::os::unix::fs::symlink("/dev/zero", v.join("zero"))?;
+        assert!(std::process::Command::new("mkfifo").arg(v.join("fifo")).status()?.success());
+        let get =
+            async |p: &str| file_of(v.clone(), p.to_owned()).await.and_then(|t| env_file_value(&t, "K"));
+        assert_eq!(get("ok").await.as_deref(), Some("v"));
+        assert_eq!(get("/ok").await.as_deref(), Some("v"));
+        for bad in ["absolute", "relative", "zero", "fifo", "large", "../host", "none", "."] {
+            assert_eq!(get(bad).await, None, "{bad}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn services_become_variables() {

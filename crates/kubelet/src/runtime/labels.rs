@@ -5,7 +5,6 @@ use crate::pod::PodExt;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::{BTreeMap, HashMap};
 
-#[expect(missing_docs, reason = "the names say it")]
 pub mod names {
     pub const POD_NAME: &str = "io.kubernetes.pod.name";
     pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";

@@ -1,8 +1,9 @@
 //! What the runtime says of one pod: its sandboxes and containers, newest first.
 
 use super::labels::names;
+use crate::context::Context;
+use cri::Error;
 use cri::types::{self, ContainerFilter, ContainerState, PodSandboxFilter, PodSandboxState};
-use cri::{Error, Runtime};
 use std::collections::HashMap;
 
 /// How much of a termination message is kept.
@@ -113,7 +114,8 @@ impl Observed {
 }
 
 /// Asks the runtime about a pod. What `known` has of ended containers is not asked again.
-pub async fn observe(runtime: &Runtime, uid: &str, known: &Observed) -> Result<Observed, Error> {
+pub(crate) async fn observe(cx: &Context, uid: &str, known: &Observed) -> Result<Observed, Error> {
+    let runtime = &cx.runtime;
     let selector = HashMap::from([(names::POD_UID.to_owned(), uid.to_owned())]);
     let sandbox_filter = PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
     let container_filter = ContainerFilter { label_selector: selector, ..Default::default() };
@@ -143,7 +145,18 @@ pub async fn observe(runtime: &Runtime, uid: &str, known: &Observed) -> Result<O
             continue;
         }
         match runtime.container_status(&c.id).await {
-            Ok(status) => seen.containers.push(read(c.pod_sandbox_id, status)),
+            Ok(status) => {
+                let (sandbox, ended) = (c.pod_sandbox_id, status.state() == ContainerState::ContainerExited);
+                let words = match ended {
+                    // they are in files that it could write to
+                    true => {
+                        let s = status.clone();
+                        crate::blocking::quick(move || last_words(&s)).await.unwrap_or_default()
+                    }
+                    false => String::new(),
+                };
+                seen.containers.push(read(sandbox, status, &words));
+            }
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e),
         }
@@ -162,7 +175,7 @@ fn sandbox_ips(s: &types::PodSandboxStatus) -> Vec<String> {
         .collect()
 }
 
-fn read(sandbox: String, s: types::ContainerStatus) -> Container {
+fn read(sandbox: String, s: types::ContainerStatus, words: &str) -> Container {
     let annotation = |name: &str| s.annotations.get(name).cloned().unwrap_or_default();
     let state = match s.state() {
         ContainerState::ContainerCreated => State::Created,
@@ -170,13 +183,11 @@ fn read(sandbox: String, s: types::ContainerStatus) -> Container {
         ContainerState::ContainerExited => State::Exited,
         ContainerState::ContainerUnknown => State::Unknown,
     };
-    let mut message = s.message.clone();
-    if state == State::Exited {
-        let own = own_message(&s, &annotation(names::MESSAGE_PATH), &annotation(names::MESSAGE_POLICY));
-        if !own.is_empty() {
-            message = if message.is_empty() { own } else { format!("{message}: {own}") };
-        }
-    }
+    let message = match (s.message.as_str(), words) {
+        ("", words) => words.to_owned(),
+        (said, "") => said.to_owned(),
+        (said, words) => format!("{said}: {words}"),
+    };
     let metadata = s.metadata.clone().unwrap_or_default();
     Container {
         name: s.labels.get(names::CONTAINER_NAME).cloned().unwrap_or(metadata.name),
@@ -209,8 +220,10 @@ fn read(sandbox: String, s: types::ContainerStatus) -> Container {
     }
 }
 
-/// What the container wrote to its termination message file, or the end of its log if it may stand in.
-fn own_message(s: &types::ContainerStatus, path: &str, policy: &str) -> String {
+/// What the container wrote to its termination message file, or the end of its log if it may stand in. It may block.
+fn last_words(s: &types::ContainerStatus) -> String {
+    let annotation = |name: &str| s.annotations.get(name).map_or("", String::as_str);
+    let (path, policy) = (annotation(names::MESSAGE_PATH), annotation(names::MESSAGE_POLICY));
     if path.is_empty() {
         return String::new();
     }
@@ -230,9 +243,7 @@ fn head(path: &str, limit: usize) -> String {
     use std::io::Read;
     let mut bytes = Vec::new();
     // a device or pipe put there must not hold the kubelet up
-    let file =
-        std::fs::metadata(path).ok().filter(|m| m.is_file()).and_then(|_| std::fs::File::open(path).ok());
-    if let Some(f) = file {
+    if let Ok(f) = sys::dir::open_regular(path.as_ref()) {
         let _ = f.take(limit as u64).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -25,7 +25,10 @@ pub fn quota(milli: i64, period: i64) -> i64 {
 
 /// How likely the kernel is to end a container's processes first when memory runs out.
 pub fn oom_score_adj(pod: &Pod, c: &Container, kind: Kind, memory_capacity: u64) -> i64 {
-    if pod.spec().priority.is_some_and(|p| p >= NODE_CRITICAL) {
+    // no API server has put a number to a static pod's class
+    let critical =
+        pod.is_static() && pod.spec().priority_class_name.as_deref() == Some("system-node-critical");
+    if critical || pod.spec().priority.is_some_and(|p| p >= NODE_CRITICAL) {
         return -997;
     }
     let burstable = |c: &Container| {
@@ -85,6 +88,22 @@ pub fn container(
     r
 }
 
+/// What cgroups of either version have each in its own way: whether all processes of a container end when it runs
+/// out of memory, and that it does not swap.
+pub(crate) fn of_kernel(r: &mut LinuxContainerResources, config: &Config, version: u8, bounds_swap: bool) {
+    if version == 2 {
+        if !config.single_process_oom_kill {
+            r.unified.insert("memory.oom.group".into(), "1".into());
+        }
+        if bounds_swap {
+            r.unified.insert("memory.swap.max".into(), "0".into());
+        }
+    } else if bounds_swap && r.memory_limit_in_bytes > 0 {
+        // version 1 bounds memory and swap together
+        r.memory_swap_limit_in_bytes = r.memory_limit_in_bytes;
+    }
+}
+
 /// What a pod as a whole is bounded by, for its cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PodLimits {
@@ -116,6 +135,20 @@ pub fn of_pod(pod: &Pod, config: &Config) -> PodLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_of_both_kinds() -> Result<(), crate::config::ConfigError> {
+        let flags = <crate::Flags as clap::Parser>::parse_from(["kubelet"]);
+        let config = Config::resolve(&flags, Default::default(), "".as_ref())?;
+        let mut r = LinuxContainerResources { memory_limit_in_bytes: 7, ..Default::default() };
+        of_kernel(&mut r, &config, 1, true);
+        assert_eq!((r.memory_swap_limit_in_bytes, r.unified.len()), (7, 0));
+        let mut r = LinuxContainerResources::default();
+        of_kernel(&mut r, &config, 2, true);
+        let has = |k: &str| r.unified.get(k).map(String::as_str);
+        assert_eq!((has("memory.oom.group"), has("memory.swap.max")), (Some("1"), Some("0")));
+        Ok(())
+    }
 
     #[test]
     fn numbers() {

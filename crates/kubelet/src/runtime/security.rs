@@ -9,9 +9,10 @@ use cri::types::{
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
 };
+use std::sync::LazyLock;
 
 /// Kernel files a container does not see unless it asks for an unmasked /proc.
-const MASKED: [&str; 11] = [
+const MASKED: [&str; 12] = [
     "/proc/asound",
     "/proc/acpi",
     "/proc/interrupts",
@@ -23,9 +24,15 @@ const MASKED: [&str; 11] = [
     "/proc/sched_debug",
     "/proc/scsi",
     "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
-/// And one directory more.
-const MASKED_TOO: &str = "/sys/devices/virtual/powercap";
+/// How each processor is slowed down by its heat, where the kernel tells: by that others are spied on.
+static THROTTLES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    (0..sys::node::processors())
+        .map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"))
+        .filter(|p| std::path::Path::new(p).exists())
+        .collect()
+});
 /// Kernel files it cannot write.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -211,6 +218,7 @@ pub fn container(
         ..Default::default()
     });
     let to_strings = |paths: &[&str]| paths.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
+    let masked = || to_strings(&MASKED).into_iter().chain(THROTTLES.clone()).collect();
     let profile = either(pod, own, |s| s.seccomp_profile.clone(), |p| p.seccomp_profile.clone());
     LinuxContainerSecurityContext {
         capabilities,
@@ -232,7 +240,7 @@ pub fn container(
         supplemental_groups: groups(pod),
         supplemental_groups_policy: groups_policy(pod),
         no_new_privs: own.and_then(|s| s.allow_privilege_escalation) == Some(false),
-        masked_paths: if unmasked { Vec::new() } else { to_strings(&[&MASKED[..], &[MASKED_TOO]].concat()) },
+        masked_paths: if unmasked { Vec::new() } else { masked() },
         readonly_paths: if unmasked { Vec::new() } else { to_strings(&READ_ONLY) },
         seccomp: if privileged { None } else { Some(seccomp(profile.as_ref(), config)) },
         apparmor: either(pod, own, |s| s.app_armor_profile.clone(), |p| p.app_armor_profile.clone())

@@ -80,7 +80,16 @@ pub(super) async fn serve(server: &Server, req: &Request<Incoming>, t: &Target) 
     let watching = server.pods.watch(pod.uid());
     let (send, receive) = mpsc::channel::<Result<Frame<Bytes>, io::Error>>(4);
     tokio::spawn(async move {
-        let reader = Reader { path, id, o, out: send.clone(), watching, left: None, buffer: BytesMut::new() };
+        let reader = Reader {
+            path,
+            id,
+            o,
+            out: send.clone(),
+            watching,
+            left: None,
+            buffer: BytesMut::new(),
+            fresh: true,
+        };
         if let Err(e) = reader.run().await {
             let _ = send.send(Err(e)).await;
         }
@@ -151,6 +160,8 @@ struct Reader {
     watching: Option<watch::Receiver<Observed>>,
     left: Option<u64>,
     buffer: BytesMut,
+    /// The last entry ended its line.
+    fresh: bool,
 }
 
 impl Reader {
@@ -224,7 +235,7 @@ impl Reader {
         Ok(true)
     }
 
-    fn write(&self, e: &Entry<'_>, out: &mut BytesMut) {
+    fn write(&mut self, e: &Entry<'_>, out: &mut BytesMut) {
         if self.o.stream.as_deref().is_some_and(|s| s != e.stream) {
             return;
         }
@@ -233,7 +244,9 @@ impl Reader {
         {
             return;
         }
-        if self.o.timestamps {
+        // a line that the runtime split is one line again, with one time
+        let begins = std::mem::replace(&mut self.fresh, e.full);
+        if self.o.timestamps && begins {
             out.extend_from_slice(e.time.as_bytes());
             out.extend_from_slice(b" ");
         }
@@ -309,6 +322,36 @@ async fn tail_offset(file: &mut File, lines: u64) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_was_split_has_one_time() -> io::Result<()> {
+        let d = tempfile::tempdir()?;
+        let p = d.path().join("l");
+        tokio::fs::write(
+            &p,
+            "t1 stdout F first\nt2 stdout P aa\nt3 stdout P bb\nt4 stdout F cc\nt5 stderr F err\n",
+        )
+        .await?;
+        let (out, mut receive) = mpsc::channel(4);
+        let o = Options { timestamps: true, ..Default::default() };
+        let reader = Reader {
+            path: p,
+            id: String::new(),
+            o,
+            out,
+            watching: None,
+            left: None,
+            buffer: BytesMut::new(),
+            fresh: true,
+        };
+        reader.run().await?;
+        let mut text = Vec::new();
+        while let Some(frame) = receive.recv().await {
+            text.extend(frame?.into_data().unwrap_or_default());
+        }
+        assert_eq!(String::from_utf8_lossy(&text), "t1 first\nt2 aabbcc\nt5 err\n");
+        Ok(())
+    }
 
     #[tokio::test]
     async fn tails() -> io::Result<()> {

@@ -218,7 +218,8 @@ pub(super) async fn own(server: &Server) -> Response<Body> {
         "[STABLE] Start time of the process since unix epoch in seconds.",
     );
     let _ = writeln!(out, "process_start_time_seconds {}", server.started as f64 / 1e9);
-    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+    let status = crate::blocking::quick(move || std::fs::read_to_string("/proc/self/status")).await;
+    if let Ok(Ok(status)) = status {
         let kb = |key: &str| {
             status
                 .lines()
@@ -235,6 +236,12 @@ pub(super) async fn own(server: &Server) -> Response<Body> {
         "gauge",
         "[BETA] A metric with a constant '1' value labeled by major, minor and version.",
     );
-    out.push_str("kubernetes_build_info{git_version=\"v1.36.0\",major=\"1\",minor=\"36\"} 1\n");
+    let version = crate::node::facts::VERSION;
+    let mut parts = version.trim_start_matches('v').split('.');
+    let (major, minor) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let _ = writeln!(
+        out,
+        "kubernetes_build_info{{git_version=\"{version}\",major=\"{major}\",minor=\"{minor}\"}} 1"
+    );
     answer(out)
 }

@@ -31,7 +31,7 @@ use tracing::{debug, info, warn};
 
 /// How long a caller may take over its handshake or its headers.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections served at a time; more wait.
+/// Connections that a port serves at a time; more wait.
 const MAX_CONNECTIONS: usize = 1000;
 
 /// Serves the kubelet's API.
@@ -39,7 +39,6 @@ pub struct Server {
     pub(crate) cx: Arc<Context>,
     pub(crate) pods: Arc<Pods>,
     gate: Gate,
-    slots: Arc<Semaphore>,
     rates: rates::Rates,
     started: i64,
 }
@@ -56,14 +55,7 @@ impl Server {
     /// For the pods of this node.
     pub fn new(cx: Arc<Context>, pods: Arc<Pods>, gate: Gate) -> Arc<Self> {
         let started = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0);
-        Arc::new(Server {
-            cx,
-            pods,
-            gate,
-            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            rates: Default::default(),
-            started,
-        })
+        Arc::new(Server { cx, pods, gate, rates: Default::default(), started })
     }
 
     /// Serves on all ports that are configured, until dropped.
@@ -99,9 +91,11 @@ impl Server {
             }
         };
         info!(%at, ?port, "serving");
+        // callers of one port never take those of another away
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = tokio::task::JoinSet::new();
         loop {
-            let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let stream = match listener.accept().await {
                 Ok((s, _)) => s,
                 Err(e) => {
@@ -171,8 +165,15 @@ impl Server {
         port: Port,
         caller: Option<Caller>,
     ) -> Response<Body> {
-        let route = routes::find(req.method(), req.uri().path());
-        let Some(route) = route else { return text(StatusCode::NOT_FOUND, "404 page not found\n") };
+        let Some(route) = routes::find(req.method(), req.uri().path()) else {
+            // who may ask nothing is not told either what there is not
+            if port == Port::Main
+                && let Err(refusal) = self.gate.admit(&req, caller, &["proxy"]).await
+            {
+                return *refusal;
+            }
+            return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        };
         match port {
             Port::Health if !route.is_health() => return text(StatusCode::NOT_FOUND, "404 page not found\n"),
             Port::ReadOnly if !route.is_read_only() => {

@@ -157,7 +157,10 @@ pub(super) fn flag(req: &Request<Incoming>, name: &str) -> bool {
 impl Server {
     pub(super) async fn handle(self: Arc<Self>, req: Request<Incoming>, route: Route) -> Response<Body> {
         match route {
-            Route::Health => text(StatusCode::OK, "ok"),
+            Route::Health => match self.cx.health.stuck() {
+                None => text(StatusCode::OK, "ok"),
+                Some(what) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("stuck: {what}\n")),
+            },
             Route::Pods => json(&pod_list(self.pods_with_status())),
             Route::RunningPods => json(&pod_list(self.running_pods())),
             Route::Configz => json(&serde_json::json!({"kubeletconfig": self.configz()})),

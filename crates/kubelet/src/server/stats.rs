@@ -153,7 +153,8 @@ pub(super) async fn summary(server: &Server) -> Response<Body> {
     let node = cx.cgroups.node_usage();
     let available = Some(cx.memory_capacity.saturating_sub(node.working_set.unwrap_or(0)));
     let rate = server.rates.rate("", node.cpu_nanos);
-    let fs = disk(&cx.config.root_dir, &time);
+    let (root, at) = (cx.config.root_dir.clone(), time.clone());
+    let fs = crate::blocking::quick(move || disk(&root, &at)).await.unwrap_or_default();
     json(&value!({
         "node": {
             "nodeName": cx.config.node_name, "startTime": stamp(server.started),

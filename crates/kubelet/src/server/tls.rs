@@ -45,6 +45,7 @@ pub struct ServingCertificate {
     client_ca: Option<PathBuf>,
     /// Where the one that the cluster signs will be; it is used once it is there.
     signed: Option<PathBuf>,
+    only_tls13: bool,
     current: Mutex<(Vec<Option<SystemTime>>, TlsAcceptor)>,
 }
 
@@ -64,9 +65,17 @@ impl ServingCertificate {
         let client_ca = Some(PathBuf::from(&config.client_ca_file)).filter(|p| !p.as_os_str().is_empty());
         let signed = (config.server_tls_bootstrap && !given)
             .then(|| config.cert_dir.join("kubelet-server-current.pem"));
-        let acceptor = build(&cert, &key, client_ca.as_deref())?;
+        let only_tls13 = config.only_tls13;
+        let acceptor = build(&cert, &key, client_ca.as_deref(), only_tls13)?;
         let never_read = Vec::new();
-        Ok(ServingCertificate { cert, key, client_ca, signed, current: Mutex::new((never_read, acceptor)) })
+        Ok(ServingCertificate {
+            cert,
+            key,
+            client_ca,
+            signed,
+            only_tls13,
+            current: Mutex::new((never_read, acceptor)),
+        })
     }
 
     /// For a new connection.
@@ -76,7 +85,7 @@ impl ServingCertificate {
         let (cert, key) = signed.map_or((self.cert.as_path(), self.key.as_path()), |both| (both, both));
         let now = times(cert, key, self.client_ca.as_deref());
         if now != current.0 {
-            match build(cert, key, self.client_ca.as_deref()) {
+            match build(cert, key, self.client_ca.as_deref(), self.only_tls13) {
                 Ok(acceptor) => {
                     debug!(cert = %cert.display(), "serving certificate read");
                     *current = (now, acceptor);
@@ -97,11 +106,12 @@ fn times(cert: &Path, key: &Path, ca: Option<&Path>) -> Vec<Option<SystemTime>> 
         .collect()
 }
 
-fn build(cert: &Path, key: &Path, ca: Option<&Path>) -> Result<TlsAcceptor, TlsError> {
+fn build(cert: &Path, key: &Path, ca: Option<&Path>, only_tls13: bool) -> Result<TlsAcceptor, TlsError> {
     let chain = certificates(cert)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| at(key)(e.into()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let versions = if only_tls13 { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
     let builder = match ca {
         Some(ca) => {
             // a certificate is one of several ways to be known

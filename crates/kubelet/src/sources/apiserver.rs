@@ -4,37 +4,61 @@ use crate::context::Context;
 use crate::objects;
 use crate::pod::PodExt;
 use crate::pods::{Pods, Source};
-use client::{Event, Informers, Scope};
-use k8s_openapi::api::core::v1::Pod;
-use std::collections::HashSet;
-use std::sync::Arc;
-use tracing::debug;
+use client::{Client, Event, Informers, Scope};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tracing::{debug, warn};
 
-/// Follows them for as long as it is polled. `sources` are all there are, for telling orphans.
-pub async fn follow(cx: Arc<Context>, pods: Arc<Pods>, informers: Informers, sources: Vec<Source>) {
+/// For so long the loop may be silent.
+const BEAT: Duration = Duration::from_secs(120);
+
+/// Follows them for as long as it is polled.
+pub(crate) async fn follow(cx: Arc<Context>, pods: Arc<Pods>, informers: Informers, client: Client) {
     let scope =
         Scope { field_selector: format!("spec.nodeName={}", cx.config.node_name), ..Scope::default() };
     let informer = informers.informer_with::<Pod>(scope);
     let mut changes = informer.subscribe();
     informer.synced().await;
-    let mut first: HashSet<String> = informer.lister().list().iter().map(|p| p.uid().to_owned()).collect();
-    let mut spoken = first.is_empty();
-    if spoken {
-        pods.mark_ready(Source::Api);
-        pods.adopt_orphans(&sources).await;
-    }
+    let mut spoken = false;
     loop {
-        let event = changes.next().await;
-        take(&cx, &pods, &event);
-        if !spoken {
-            first.remove(event.object().uid());
-            // once all that was there at first has been taken, what else runs is nobody's
-            if first.is_empty() {
-                spoken = true;
-                pods.mark_ready(Source::Api);
-                pods.adopt_orphans(&sources).await;
+        cx.health.beat("pods of the API server", BEAT);
+        let event = match changes.try_next() {
+            Some(event) => event,
+            None => {
+                if !spoken {
+                    // all that was there at first has been taken, what else runs is nobody's
+                    spoken = true;
+                    pods.mark_ready(Source::Api);
+                }
+                match tokio::time::timeout(BEAT / 4, changes.next()).await {
+                    Ok(event) => event,
+                    Err(_) => continue,
+                }
             }
+        };
+        fresh_labels(&cx, &pods, &client, &event).await;
+        take(&cx, &pods, &event);
+    }
+}
+
+/// A pod that the node's labels would turn away for good is held against those that the API server has now: they may
+/// have been given a moment ago.
+async fn fresh_labels(cx: &Context, pods: &Pods, client: &Client, event: &Event<Pod>) {
+    let pod = event.object();
+    let judged = !event.is_deleted() && !pod.is_mirror() && pods.is_new(pod.uid());
+    if !judged || crate::admit::selects(pod, &cx.node_facts()) {
+        return;
+    }
+    let name = &cx.config.node_name;
+    match tokio::time::timeout(Duration::from_secs(5), client.get_opt::<Node>("", name)).await {
+        Ok(Ok(Some(node))) => {
+            *cx.labels.write().unwrap_or_else(PoisonError::into_inner) =
+                node.metadata.labels.unwrap_or_default();
         }
+        Ok(Ok(None)) => {}
+        Ok(Err(e)) => warn!(error = %e, "the node's labels could not be read anew"),
+        Err(_) => warn!("the node's labels could not be read anew in time"),
     }
 }
 
@@ -69,11 +93,70 @@ fn gone(cx: &Context, pods: &Pods, pod: &Arc<Pod>) {
 }
 
 /// Has pods brought up to date that refer to a config map or secret when it changes.
-pub fn refresh_on_change(cx: &Arc<Context>, pods: &Arc<Pods>) {
+pub(crate) fn refresh_on_change(cx: &Arc<Context>, pods: &Arc<Pods>) {
     let pods = Arc::downgrade(pods);
     cx.objects.on_change(move |reference| {
         if let Some(pods) = pods.upgrade() {
             pods.refresh(|p| objects::references(p).contains(reference));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// An API server that knows one node; answers how often it was asked.
+    async fn api(node: serde_json::Value) -> Result<(Client, Arc<AtomicUsize>), Box<dyn std::error::Error>> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let client = Client::new(client::Config::new(&format!("http://{}", listener.local_addr()?)))?;
+        let asked = Arc::<AtomicUsize>::default();
+        let count = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut c, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    match c.read_u8().await {
+                        Ok(b) => request.push(b),
+                        Err(_) => break,
+                    }
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                let body = node.to_string();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                let _ = c.write_all((head + &body).as_bytes()).await;
+            }
+        });
+        Ok((client, asked))
+    }
+
+    #[tokio::test]
+    async fn a_label_given_a_moment_ago_counts() -> Result<(), Box<dyn std::error::Error>> {
+        let fake = Fake::start();
+        let cx = fake.context();
+        let pods = Pods::new(cx.clone(), vec![Source::Api]);
+        let node =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"x": "y"}}});
+        let (client, asked) = api(node).await?;
+        let pod = |selector: serde_json::Value| -> Result<Event<Pod>, serde_json::Error> {
+            let pod = json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [], "nodeSelector": selector}});
+            Ok(Event::Added(Arc::new(serde_json::from_value(pod)?)))
+        };
+        fresh_labels(&cx, &pods, &client, &pod(json!({}))?).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "who does not ask for labels costs nothing");
+        let fresh = pod(json!({"x": "y"}))?;
+        assert!(!crate::admit::selects(fresh.object(), &cx.node_facts()));
+        fresh_labels(&cx, &pods, &client, &fresh).await;
+        assert!(crate::admit::selects(fresh.object(), &cx.node_facts()));
+        fresh_labels(&cx, &pods, &client, &fresh).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        Ok(())
+    }
 }

@@ -20,13 +20,20 @@ pub async fn watch(config: Config, out: mpsc::Sender<Vec<Arc<Pod>>>) {
     loop {
         // watching begins before reading, so that no change falls between
         let watcher = Watcher::new().and_then(|w| w.add(&path, Interest::Entries).map(|()| w));
-        if out.send(read(&path, &config.node_name)).await.is_err() {
-            return;
+        let (own, node) = (path.clone(), config.node_name.clone());
+        match crate::blocking::quick(move || read(&own, &node)).await {
+            Ok(pods) => {
+                if out.send(pods).await.is_err() {
+                    return;
+                }
+            }
+            Err(e) => warn!(error = %e, "static pod manifests could not be read"),
         }
         let changed = async {
             match &watcher {
                 Ok(w) => {
-                    let _ = w.changed().await;
+                    // now and then without a sign: the directory itself may be another by now
+                    let _ = tokio::time::timeout(config.file_check_frequency, w.changed()).await;
                     tokio::time::sleep(SETTLE).await;
                 }
                 // the directory may come later
@@ -93,6 +100,9 @@ fn parse(text: &str, file: &Path, node: &str) -> Result<Pod, String> {
         m.uid = Some(hash(&[text.as_bytes(), node.as_bytes(), file.to_string_lossy().as_bytes()]));
     }
     let uid = m.uid.clone().unwrap_or_default();
+    if !uid.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) || uid.starts_with('.') {
+        return Err(format!("metadata.uid {uid:?} is no name for a directory"));
+    }
     let a = m.annotations.get_or_insert_default();
     a.insert(pod::HASH_ANNOTATION.into(), uid);
     a.insert(pod::SOURCE_ANNOTATION.into(), "file".into());
@@ -158,6 +168,7 @@ mod tests {
             "apiVersion: v1\nkind: Service\n",
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
             "{",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, uid: ../../x}\nspec: {containers: [{name: c}]}\n",
             "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: c}]}\n",
         ] {
             assert!(parse(bad, "/m".as_ref(), "n").is_err(), "{bad}");

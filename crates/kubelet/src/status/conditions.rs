@@ -17,6 +17,11 @@ const OWN: [&str; 7] = [
 const PENDING: &str = "PodResizePending";
 const IN_PROGRESS: &str = "PodResizeInProgress";
 
+/// Whether the kubelet alone writes conditions of this type.
+pub(crate) fn is_own(type_: &str) -> bool {
+    OWN.contains(&type_)
+}
+
 /// One condition before it is compared with the last.
 struct Verdict {
     holds: bool,
@@ -36,10 +41,6 @@ pub fn all(i: &Inputs<'_>, phase: &str, statuses: &[ContainerStatus], ran: bool)
     let old = i.old.conditions.as_deref().unwrap_or_default();
     let mut out: Vec<PodCondition> =
         api.iter().filter(|c| !OWN.contains(&c.type_.as_str())).cloned().collect();
-    for c in old.iter().filter(|c| c.type_ == "DisruptionTarget") {
-        out.retain(|o| o.type_ != c.type_);
-        out.push(c.clone());
-    }
     out.extend(resizes(i, phase));
     let containers = containers_ready(i, phase, statuses);
     let ready = match containers.holds {

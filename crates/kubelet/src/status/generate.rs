@@ -123,6 +123,15 @@ pub fn generate(i: &Inputs<'_>) -> PodStatus {
     if terminal(api_phase) {
         s.phase = Some(api_phase.into());
     }
+    if i.ended && !pod.is_static() && !s.phase.as_deref().is_some_and(terminal) {
+        s.phase = Some("Failed".into());
+    }
+    // as long as anything of it may run, others must not take the pod for done
+    let before = i.old.phase.as_deref().unwrap_or(api_phase);
+    if s.phase.as_deref().is_some_and(terminal) && !terminal(before) && !i.ended {
+        s.phase = Some(if before.is_empty() { "Pending" } else { before }.into());
+        (s.reason, s.message) = (i.old.reason.clone(), i.old.message.clone());
+    }
     if s.phase == i.old.phase && s.reason.is_none() {
         s.reason = i.old.reason.clone().or_else(|| pod.api_status().reason.clone());
         s.message = i.old.message.clone().or_else(|| pod.api_status().message.clone());
@@ -298,6 +307,13 @@ fn absent(
         (s.restart_count, s.last_state) = (old.restart_count, old.last_state.clone());
     }
     let was_running = was.is_some_and(|w| w.running.is_some());
+    // of those that were never to begin, as an init container failed, nothing is lost
+    let begun = if kind == Kind::Regular { initialized(i) } else { has_begun(i, &s.name) };
+    if i.ended && !begun {
+        let (reason, message) = waiting.map_or((default_reason, ""), |(r, m)| (r, m));
+        s.state = Some(waits(reason, message));
+        return;
+    }
     if i.ended && kind != Kind::Ephemeral {
         if was_running {
             s.restart_count += 1;
@@ -305,7 +321,7 @@ fn absent(
         s.state = Some(ContainerState { terminated: Some(lost), ..Default::default() });
         return;
     }
-    if was_running && i.seen.sandbox().is_none() {
+    if was_running {
         let message =
             "The container could not be located when the pod was deleted.  The container used to be Running"
                 .to_owned();
@@ -319,13 +335,48 @@ fn absent(
     s.state = Some(waits(reason, message));
 }
 
+/// Whether an init container, or one after it, has ever begun.
+fn has_begun(i: &Inputs<'_>, name: &str) -> bool {
+    let from = i.pod.init_containers().iter().skip_while(|c| c.name != name);
+    let old = i.old.init_container_statuses.as_ref();
+    from.filter_map(|c| find(old, &c.name)).any(|s| {
+        s.last_state.as_ref().is_some_and(|l| l.terminated.is_some())
+            || s.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+    })
+}
+
+/// Whether the pod came so far that its regular containers were to begin.
+fn initialized(i: &Inputs<'_>) -> bool {
+    let Some(last) = i.pod.init_containers().last() else { return true };
+    let moved = |s: &ContainerStatus| {
+        let state = s.state.as_ref();
+        s.last_state.as_ref().is_some_and(|l| l.terminated.is_some())
+            || state.is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+    };
+    if i.old.container_statuses.iter().flatten().any(moved) {
+        return true;
+    }
+    let Some(s) = find(i.old.init_container_statuses.as_ref(), &last.name) else { return false };
+    let state = s.state.as_ref();
+    if pod::init_kind(last) == Kind::Sidecar {
+        return state.is_some_and(|s| s.running.is_some()) && s.started == Some(true);
+    }
+    let ended_well =
+        |s: Option<&ContainerState>| s.and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0);
+    ended_well(state) || ended_well(s.last_state.as_ref())
+}
+
 fn mounts(c: &Container) -> Option<Vec<VolumeMountStatus>> {
     let list = c.volume_mounts.as_ref().filter(|m| !m.is_empty())?;
     let status = |m: &k8s_openapi::api::core::v1::VolumeMount| VolumeMountStatus {
         name: m.name.clone(),
         mount_path: m.mount_path.clone(),
         read_only: m.read_only.filter(|r| *r),
-        recursive_read_only: (m.read_only == Some(true)).then(|| "Disabled".to_owned()),
+        // what the runtime could not do was refused; whether "IfPossible" was possible it does not tell
+        recursive_read_only: (m.read_only == Some(true)).then(|| match m.recursive_read_only.as_deref() {
+            Some("Enabled") => "Enabled".to_owned(),
+            _ => "Disabled".to_owned(),
+        }),
         ..Default::default()
     };
     Some(list.iter().map(status).collect())
@@ -410,6 +461,48 @@ mod tests {
 
     /// Containers are written `name state[:exit]`; waiting ones `name reason`.
     fn check(spec: serde_json::Value, containers: &[&str], waiting: &[&str], ending: bool, want: &str) {
+        // only what has ended whole is done
+        let ended = want.starts_with("Failed") || want.starts_with("Succeeded");
+        let s = make(&spec, containers, waiting, ending, ended, None);
+        let show = |c: &ContainerStatus| {
+            let st = c.state.clone().unwrap_or_default();
+            let word = st
+                .running
+                .map(|_| "running".to_owned())
+                .or(st.terminated.map(|t| format!("exit {}", t.exit_code)))
+                .or(st.waiting.and_then(|w| w.reason))
+                .unwrap_or_default();
+            format!("{}={word}{}", c.name, if c.ready { "+" } else { "" })
+        };
+        let list: Vec<String> = s
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .chain(s.container_statuses.iter().flatten())
+            .map(show)
+            .collect();
+        let ready = s
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == "Ready")
+            .map(|c| c.status.clone())
+            .unwrap_or_default();
+        assert_eq!(
+            format!("{} {} ready={ready}", s.phase.unwrap_or_default(), list.join(" ")),
+            want,
+            "{containers:?}"
+        );
+    }
+
+    fn make(
+        spec: &serde_json::Value,
+        containers: &[&str],
+        waiting: &[&str],
+        ending: bool,
+        ended: bool,
+        failed: Option<&(String, String)>,
+    ) -> PodStatus {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec}))
             .unwrap_or_else(|e| panic!("{e}"));
         let mut seen = Observed {
@@ -446,51 +539,49 @@ mod tests {
             .filter_map(|w| w.split_once(' '))
             .map(|(n, r)| (n.to_owned(), (r.to_owned(), String::new())))
             .collect();
-        let s = generate(&Inputs {
+        generate(&Inputs {
             pod: &pod,
-            old: &PodStatus::default(),
+            old: &PodStatus { phase: Some("Pending".into()), ..Default::default() },
             seen: &seen,
             probed: &probed,
             waiting: &waiting,
             actuated: &Allocation::default(),
             resize: &Resize::default(),
             ending,
-            ended: false,
-            failed: None,
+            ended,
+            failed,
             host_ips: &[],
             first_seen: jiff::Timestamp::UNIX_EPOCH,
             runtime_name: "containerd",
             now: jiff::Timestamp::UNIX_EPOCH,
-        });
-        let show = |c: &ContainerStatus| {
-            let st = c.state.clone().unwrap_or_default();
-            let word = st
-                .running
-                .map(|_| "running".to_owned())
-                .or(st.terminated.map(|t| format!("exit {}", t.exit_code)))
-                .or(st.waiting.and_then(|w| w.reason))
-                .unwrap_or_default();
-            format!("{}={word}{}", c.name, if c.ready { "+" } else { "" })
+        })
+    }
+
+    #[test]
+    fn a_pod_is_done_when_nothing_of_it_runs() {
+        let two = json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]});
+        let why = ("DeadlineExceeded".to_owned(), "too long".to_owned());
+        let phase = |containers: &[&str], ended| {
+            let s = make(&two, containers, &[], true, ended, Some(&why));
+            (s.phase.unwrap_or_default(), s.reason.unwrap_or_default())
         };
-        let list: Vec<String> = s
-            .init_container_statuses
-            .iter()
-            .flatten()
-            .chain(s.container_statuses.iter().flatten())
-            .map(show)
-            .collect();
-        let ready = s
-            .conditions
-            .iter()
-            .flatten()
-            .find(|c| c.type_ == "Ready")
-            .map(|c| c.status.clone())
-            .unwrap_or_default();
-        assert_eq!(
-            format!("{} {} ready={ready}", s.phase.unwrap_or_default(), list.join(" ")),
-            want,
-            "{containers:?}"
-        );
+        assert_eq!(phase(&["a running", "b exited:0"], false), ("Pending".into(), String::new()));
+        assert_eq!(phase(&["a exited:137", "b exited:0"], true), ("Failed".into(), why.0.clone()));
+    }
+
+    #[test]
+    fn what_never_began_is_not_lost() {
+        let spec = json!({"initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "a"}]});
+        let s = make(&spec, &["i exited:1"], &[], true, true, None);
+        let waits = |list: &Option<Vec<ContainerStatus>>, name: &str| {
+            find(list.as_ref(), name).and_then(|s| s.state.clone()).is_some_and(|s| s.waiting.is_some())
+        };
+        assert_eq!(s.phase.as_deref(), Some("Failed"));
+        assert!(waits(&s.container_statuses, "a") && waits(&s.init_container_statuses, "j"));
+        assert!(!waits(&s.init_container_statuses, "i"));
+        let plain = json!({"containers": [{"name": "a"}]});
+        let s = make(&plain, &[], &[], true, true, None);
+        assert!(!waits(&s.container_statuses, "a"), "one without init containers was to begin at once");
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! Keeps the last status of each pod, and sends it to the API when it changed: only what changed, and only to
 //! the very pod it is about. A pod that is to be deleted is deleted when nothing of it is left on the node.
 
+use super::conditions;
+use crate::health::Health;
 use crate::pod::PodExt;
 use crate::sources::mirror::Mirrors;
 use client::{Client, Patch};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -16,8 +20,10 @@ use tracing::{debug, warn};
 
 /// How many requests are under way at most.
 const PARALLEL: usize = 16;
-/// How long a failed one waits.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long a failed one waits at first, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// For so long the loop may be silent.
+const BEAT: Duration = Duration::from_secs(120);
 
 struct Entry {
     pod: Arc<Pod>,
@@ -30,6 +36,8 @@ struct Entry {
     /// Nothing to do, or not before then.
     due: Option<Instant>,
     busy: bool,
+    /// How long the last failure waited.
+    pause: Duration,
 }
 
 /// The last status of each pod.
@@ -44,6 +52,14 @@ pub struct StatusManager {
 enum Task {
     Patch { uid: String, target: Target, patch: Value, status: Box<PodStatus> },
     Delete { uid: String, target: Target },
+}
+
+impl Task {
+    fn uid(&self) -> &str {
+        match self {
+            Task::Patch { uid, .. } | Task::Delete { uid, .. } => uid,
+        }
+    }
 }
 
 /// The object in the API that stands for a pod.
@@ -75,6 +91,7 @@ impl StatusManager {
             ended: false,
             due: None,
             busy: false,
+            pause: Duration::ZERO,
         });
         e.pod = pod.clone();
         e.status = status;
@@ -111,6 +128,7 @@ impl StatusManager {
             ended: true,
             due: None,
             busy: false,
+            pause: Duration::ZERO,
         });
         e.pod = pod.clone();
         e.ended = true;
@@ -143,18 +161,22 @@ impl StatusManager {
     }
 
     /// Sends what is due, for as long as it is polled.
-    pub async fn run(&self) {
+    pub(crate) async fn run(&self, health: &Health) {
         let Some(client) = &self.client else { return };
         let mut tasks: JoinSet<()> = JoinSet::new();
         let (done, mut finished) = tokio::sync::mpsc::channel(PARALLEL);
         loop {
-            let mut next = None;
+            health.beat("statuses", BEAT);
+            let mut next: Option<Instant> = None;
             while tasks.len() < PARALLEL {
                 match self.take(&mut next) {
                     Some(task) => {
                         let (client, done) = (client.clone(), done.clone());
                         tasks.spawn(async move {
-                            let _ = done.send(carry_out(&client, task).await).await;
+                            let uid = task.uid().to_owned();
+                            // one that is lost must not leave its pod waiting for ever
+                            let outcome = AssertUnwindSafe(carry_out(&client, task)).catch_unwind().await;
+                            let _ = done.send((uid, outcome.unwrap_or(Outcome::Failed))).await;
                         });
                     }
                     None => break,
@@ -164,7 +186,7 @@ impl StatusManager {
                 () = self.work.notified() => {}
                 Some((uid, outcome)) = finished.recv() => self.settle(&uid, outcome),
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-                () = tokio::time::sleep_until(next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)).into()) => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(|| Instant::now() + BEAT / 4).min(Instant::now() + BEAT / 4).into()) => {}
             }
         }
     }
@@ -221,6 +243,7 @@ impl StatusManager {
         e.busy = false;
         match outcome {
             Outcome::Patched(pod, status) => {
+                e.pause = Duration::ZERO;
                 e.version =
                     pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
                 e.sent = *status;
@@ -230,7 +253,10 @@ impl StatusManager {
                 e.due = Some(Instant::now());
             }
             Outcome::Gone => e.due = None,
-            Outcome::Failed => e.due = Some(Instant::now() + AGAIN),
+            Outcome::Failed => {
+                e.pause = (e.pause * 2).clamp(AGAIN.0, AGAIN.1);
+                e.due = Some(Instant::now() + e.pause);
+            }
         }
     }
 }
@@ -241,12 +267,12 @@ enum Outcome {
     Failed,
 }
 
-async fn carry_out(client: &Client, task: Task) -> (String, Outcome) {
+async fn carry_out(client: &Client, task: Task) -> Outcome {
     match task {
-        Task::Patch { uid, target, patch, status } => {
+        Task::Patch { target, patch, status, .. } => {
             let sent =
                 client.patch_status::<Pod>(&target.namespace, &target.name, &Patch::Strategic(patch)).await;
-            let outcome = match sent {
+            match sent {
                 Ok(pod) => Outcome::Patched(Box::new(pod), status),
                 Err(e) if e.is_not_found() || e.is_conflict() => {
                     debug!(pod = target.name, error = %e, "the pod is not there any more");
@@ -256,34 +282,41 @@ async fn carry_out(client: &Client, task: Task) -> (String, Outcome) {
                     warn!(pod = target.name, error = %e, "pod status could not be sent");
                     Outcome::Failed
                 }
-            };
-            (uid, outcome)
+            }
         }
-        Task::Delete { uid, target } => {
+        Task::Delete { target, .. } => {
             let o = DeleteOptions {
                 grace_period_seconds: Some(0),
                 preconditions: Some(Preconditions { uid: Some(target.uid.clone()), resource_version: None }),
                 ..Default::default()
             };
-            let outcome = match client.delete::<Pod>(&target.namespace, &target.name, &o).await {
+            match client.delete::<Pod>(&target.namespace, &target.name, &o).await {
                 Ok(()) => Outcome::Gone,
                 Err(e) if e.is_not_found() || e.is_conflict() => Outcome::Gone,
                 Err(e) => {
                     warn!(pod = target.name, error = %e, "a pod that ended could not be deleted");
                     Outcome::Failed
                 }
-            };
-            (uid, outcome)
+            }
         }
     }
 }
 
 /// What a patch has to say to make `old` into `new`, field by field. Lists that the API merges by key are
-/// written so that the merge comes out right.
+/// written so that the merge comes out right. What others write, conditions of theirs among it, is as the API has it
+/// and never sent back.
 fn difference(old: &PodStatus, new: &PodStatus) -> Map<String, Value> {
-    let to_map = |s: &PodStatus| match serde_json::to_value(s) {
-        Ok(Value::Object(m)) => m,
-        _ => Map::new(),
+    let to_map = |s: &PodStatus| {
+        let mut own = s.clone();
+        own.nominated_node_name = None;
+        own.resource_claim_statuses = None;
+        if let Some(list) = &mut own.conditions {
+            list.retain(|c| conditions::is_own(&c.type_));
+        }
+        match serde_json::to_value(own) {
+            Ok(Value::Object(m)) => m,
+            _ => Map::new(),
+        }
     };
     let (old, new) = (to_map(old), to_map(new));
     let mut out = Map::new();
@@ -346,15 +379,39 @@ mod tests {
     fn only_what_changed_is_sent() {
         let status = |v: Value| serde_json::from_value::<PodStatus>(v).unwrap_or_else(|e| panic!("{e}"));
         let old = status(
-            json!({"phase": "Pending", "reason": "x", "conditions": [{"type": "A", "status": "True"}, {"type": "Ready", "status": "False", "reason": "x"}], "podIPs": [{"ip": "1.1.1.1"}]}),
+            json!({"phase": "Pending", "reason": "x", "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "False", "reason": "x"}], "podIPs": [{"ip": "1.1.1.1"}]}),
         );
         let new = status(
-            json!({"phase": "Running", "conditions": [{"type": "A", "status": "True"}, {"type": "Ready", "status": "True"}], "podIPs": [{"ip": "2.2.2.2"}]}),
+            json!({"phase": "Running", "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}], "podIPs": [{"ip": "2.2.2.2"}]}),
         );
         assert_eq!(
             Value::Object(difference(&old, &new)),
             json!({"phase": "Running", "reason": null, "conditions": [{"type": "Ready", "status": "True", "reason": null}], "podIPs": [{"ip": "2.2.2.2"}, {"$patch": "delete", "ip": "1.1.1.1"}]})
         );
         assert!(difference(&new, &new).is_empty());
+    }
+
+    #[test]
+    fn what_others_wrote_stays() {
+        let status = |v: Value| serde_json::from_value::<PodStatus>(v).unwrap_or_else(|e| panic!("{e}"));
+        let ours = status(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
+        for theirs in [
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}, {"type": "a.b/c", "status": "True"}]}),
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}, {"type": "DisruptionTarget", "status": "True"}]}),
+            json!({"phase": "Running", "nominatedNodeName": "n", "resourceClaimStatuses": [{"name": "c"}], "conditions": [{"type": "Ready", "status": "True"}]}),
+        ] {
+            let theirs = status(theirs);
+            assert!(
+                difference(&theirs, &ours).is_empty() && difference(&ours, &theirs).is_empty(),
+                "{theirs:?}"
+            );
+        }
+        let gone = status(
+            json!({"phase": "Running", "conditions": [{"type": "PodResizePending", "status": "True"}, {"type": "Ready", "status": "True"}]}),
+        );
+        assert_eq!(
+            Value::Object(difference(&gone, &ours)),
+            json!({"conditions": [{"$patch": "delete", "type": "PodResizePending"}]})
+        );
     }
 }

@@ -7,7 +7,6 @@ use futures::SinkExt;
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Message;
 
 /// Which streams a caller asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,14 +149,6 @@ fn verdict_for(protocol: Protocol, status: &[u8]) -> Option<String> {
 
 fn failure(message: &str) -> String {
     serde_json::json!({"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}).to_string()
-}
-
-/// A close frame is all that a client needs that asked for what cannot be served.
-pub async fn refuse(socket: Socket, protocol: Protocol, message: &str) -> Result<(), StreamError> {
-    let (mut sink, _) = socket.split();
-    let text: Message = websocket::message(protocol.framing, ERROR, failure(message).as_bytes());
-    sink.send(text).await?;
-    websocket::close(&mut sink).await
 }
 
 #[cfg(test)]

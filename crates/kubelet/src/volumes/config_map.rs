@@ -1,39 +1,33 @@
 //! A config map as files.
 
+use super::SetUpError;
 use super::atomic_writer::{self, File, Payload};
-use super::{SetUpError, at, ownership};
 use crate::context::Context;
 use crate::pod::PodExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ConfigMapVolumeSource, KeyToPath, Pod};
 use std::collections::BTreeMap;
-use std::path::Path;
 
-/// Writes the volume.
-pub async fn set_up(
+/// The volume's files.
+pub(crate) async fn files(
     cx: &Context,
     pod: &Pod,
     source: &ConfigMapVolumeSource,
-    dir: &Path,
-) -> Result<(), SetUpError> {
+) -> Result<Payload, SetUpError> {
     let optional = source.optional == Some(true);
     let map = match cx.objects.config_map(pod.namespace(), &source.name).await {
         Err(e) if optional && e.is_not_found() => Default::default(),
         other => other?,
     };
-    let files = payload(&map, source.items.as_deref(), mode(source.default_mode), optional, &source.name)?;
-    std::fs::create_dir_all(dir).map_err(at(dir))?;
-    ownership::open_dir(dir)?;
-    atomic_writer::write(dir, &files, |new| ownership::apply(pod, new, false))?;
-    ownership::apply_top(pod, dir)
+    payload(&map, source.items.as_deref(), mode(source.default_mode), optional, &source.name)
 }
 
 /// A mode as the API has it, or the usual one.
-pub fn mode(m: Option<i32>) -> u32 {
+pub(crate) fn mode(m: Option<i32>) -> u32 {
     m.and_then(|m| u32::try_from(m).ok()).unwrap_or(0o644)
 }
 
 /// A config map's files.
-pub fn payload(
+pub(crate) fn payload(
     map: &ConfigMap,
     items: Option<&[KeyToPath]>,
     mode: u32,
@@ -46,7 +40,7 @@ pub fn payload(
 }
 
 /// All keys as files, or those that `items` picks under the paths it gives.
-pub fn select(
+pub(crate) fn select(
     data: &BTreeMap<&str, &[u8]>,
     items: Option<&[KeyToPath]>,
     mode: u32,

@@ -1,30 +1,25 @@
 //! Fields of the pod itself as files.
 
+use super::SetUpError;
 use super::atomic_writer::{self, File, Payload};
 use super::config_map::mode;
-use super::{SetUpError, empty_dir, ownership};
 use crate::context::Context;
 use crate::pod::PodExt;
 use crate::quantity;
 use crate::runtime::env::{self, Addresses, EnvError};
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, DownwardAPIVolumeSource, Pod};
-use std::path::Path;
 
-/// Writes the volume.
-pub fn set_up(
+/// The volume's files.
+pub(crate) fn files(
     cx: &Context,
     pod: &Pod,
     source: &DownwardAPIVolumeSource,
-    dir: &Path,
-) -> Result<(), SetUpError> {
-    let files = payload(cx, pod, source.items.as_deref().unwrap_or_default(), mode(source.default_mode))?;
-    empty_dir::in_memory(dir, None)?;
-    atomic_writer::write(dir, &files, |new| ownership::apply(pod, new, false))?;
-    ownership::apply_top(pod, dir)
+) -> Result<Payload, SetUpError> {
+    payload(cx, pod, source.items.as_deref().unwrap_or_default(), mode(source.default_mode))
 }
 
 /// The files asked for.
-pub fn payload(
+pub(crate) fn payload(
     cx: &Context,
     pod: &Pod,
     items: &[DownwardAPIVolumeFile],

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 /// Checks, or makes, what the pod says is there.
-pub fn set_up(source: &HostPathVolumeSource) -> Result<(), SetUpError> {
+pub(crate) fn set_up(source: &HostPathVolumeSource) -> Result<(), SetUpError> {
     let path = Path::new(&source.path);
     let must = |kind: &'static str, is: fn(&FileType) -> bool| match fs::metadata(path) {
         Ok(m) if is(&m.file_type()) => Ok(()),
@@ -16,8 +16,7 @@ pub fn set_up(source: &HostPathVolumeSource) -> Result<(), SetUpError> {
     match source.type_.as_deref().unwrap_or("") {
         "DirectoryOrCreate" => {
             if !path.exists() {
-                fs::create_dir_all(path).map_err(at(path))?;
-                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(at(path))?;
+                sys::dir::make_all(path, 0o755).map_err(at(path))?;
             }
             must("directory", FileType::is_dir)
         }
@@ -36,7 +35,7 @@ pub fn set_up(source: &HostPathVolumeSource) -> Result<(), SetUpError> {
         _ => {
             // as ever since Docker: a path that is not there becomes a directory
             if !path.exists() {
-                fs::create_dir_all(path).map_err(at(path))?;
+                sys::dir::make_all(path, 0o755).map_err(at(path))?;
             }
             Ok(())
         }

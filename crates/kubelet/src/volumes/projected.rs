@@ -1,20 +1,18 @@
 //! Several sources in one directory, tokens of the pod's service account among them.
 
 use super::atomic_writer::{self, File, Payload};
-use super::{SetUpError, config_map, downward, empty_dir, ownership, secret};
+use super::{SetUpError, config_map, downward, secret};
 use crate::context::Context;
 use crate::pod::PodExt;
 use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource};
-use std::path::Path;
 use std::time::Duration;
 
-/// Writes the volume; answers when its tokens should be renewed.
-pub async fn set_up(
+/// The volume's files, and in what time its tokens should be renewed.
+pub(crate) async fn files(
     cx: &Context,
     pod: &Pod,
     source: &ProjectedVolumeSource,
-    dir: &Path,
-) -> Result<Option<Duration>, SetUpError> {
+) -> Result<(Payload, Option<Duration>), SetUpError> {
     let mode = config_map::mode(source.default_mode);
     let ns = pod.namespace();
     let mut files = Payload::new();
@@ -49,17 +47,19 @@ pub async fn set_up(
             let fs_group = pod.spec().security_context.as_ref().is_some_and(|c| c.fs_group.is_some());
             // whoever else runs in the pod must not read a token that has one owner
             let mode = if owner.is_some() || fs_group { 0o600 } else { mode };
+            atomic_writer::check_path(&t.path)?;
             files.insert(t.path.clone(), File { data: token.into_bytes(), mode, owner });
         }
+        if s.pod_certificate.is_some() {
+            return Err(SetUpError::Unsupported("podCertificate source".into()));
+        }
         if let Some(b) = &s.cluster_trust_bundle {
+            atomic_writer::check_path(&b.path)?;
             let pem = cx.objects.trust_bundle(b).await?;
             files.insert(b.path.clone(), File { data: pem.into_bytes(), mode, owner: None });
         }
     }
-    empty_dir::in_memory(dir, None)?;
-    atomic_writer::write(dir, &files, |new| ownership::apply(pod, new, false))?;
-    ownership::apply_top(pod, dir)?;
-    Ok(renew)
+    Ok((files, renew))
 }
 
 /// The user all containers run as, when the pod says one.

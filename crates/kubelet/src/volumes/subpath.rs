@@ -5,7 +5,7 @@ use super::{SetUpError, at};
 use std::path::{Path, PathBuf};
 
 /// Binds `sub` of `volume` to `target`, making it a directory if it is not there; answers `target`.
-pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, SetUpError> {
+pub(crate) fn bind(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, SetUpError> {
     let relative = Path::new(sub);
     let fine = relative
         .components()
@@ -16,12 +16,11 @@ pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, SetUpErr
     let found = sys::mount::open_beneath(volume, relative, true).map_err(at(&volume.join(sub)))?;
     sys::mount::unmount(target).map_err(at(target))?;
     if let Some(parent) = target.parent() {
-        std::fs::create_dir_all(parent).map_err(at(parent))?;
+        sys::dir::make_all(parent, 0o750).map_err(at(parent))?;
     }
     let is_dir = found.metadata().map_err(at(target))?.is_dir();
     if is_dir != target.is_dir() || !target.exists() {
-        let _ = std::fs::remove_file(target);
-        let _ = std::fs::remove_dir(target);
+        sys::dir::remove(target).map_err(at(target))?;
         match is_dir {
             true => std::fs::create_dir(target).map_err(at(target))?,
             false => std::fs::write(target, "").map_err(at(target))?,
