@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Every crate of ours with what of ours it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &[]),
+    ("kinds", &["api"]),
     ("telemetry", &["api"]),
     ("sys", &["api"]),
     ("pki", &["api"]),
     ("cri", &["api"]),
     ("store", &["api"]),
-    ("client", &["api", "pki", "telemetry"]),
-    ("resources", &["api"]),
+    ("client", &["api", "kinds", "pki", "telemetry"]),
+    ("resources", &["api", "kinds"]),
     ("auth", &["api", "pki"]),
     ("admission", &["api", "pki"]),
     ("controllers", &["api", "client", "pki", "telemetry"]),
