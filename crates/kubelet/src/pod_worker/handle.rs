@@ -89,9 +89,14 @@ impl Handle {
         self.flags.done.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing of the pod runs any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.flags.ended.load(Ordering::Relaxed)
+    }
+
     /// Whether the pod may still need what it refers to.
     pub(crate) fn is_live(&self) -> bool {
-        !self.flags.ended.load(Ordering::Relaxed) && !self.desired.borrow().gone
+        !self.has_ended() && !self.desired.borrow().gone
     }
 
     /// Whether a container or sandbox is this pod's.
