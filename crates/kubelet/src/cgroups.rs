@@ -527,7 +527,7 @@ fn remove_with_processes(dir: &Path) -> io::Result<()> {
     for n in 0.. {
         match remove_tree(dir) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy && n < MOMENTS => {
-                kill_all(dir);
+                kill_all(dir, n == 0);
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             other => return other,
@@ -536,20 +536,22 @@ fn remove_with_processes(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends all processes in a cgroup and below.
-fn kill_all(dir: &Path) {
+/// Ends all processes in a cgroup and below, and says so if that is news.
+fn kill_all(dir: &Path, news: bool) {
     let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     let own = std::process::id();
     for pid in procs.lines().filter_map(|l| l.trim().parse::<i32>().ok()).filter(|p| p.unsigned_abs() != own)
     {
-        tracing::info!(pid, cgroup = %dir.display(), "ending a process that the runtime has forgotten");
+        if news {
+            tracing::info!(pid, cgroup = %dir.display(), "ending a process that the runtime has forgotten");
+        }
         if let Err(e) = sys::node::kill(pid) {
             tracing::warn!(pid, error = %e, "it could not be ended");
         }
     }
     for e in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if e.file_type().is_ok_and(|t| t.is_dir()) {
-            kill_all(&e.path());
+            kill_all(&e.path(), news);
         }
     }
 }
@@ -615,7 +617,7 @@ mod tests {
         // never what stands for no process, nor this one
         std::fs::write(dir.path().join("cgroup.procs"), format!("0\n1\n-1\nx\n{}\n", std::process::id()))?;
         std::fs::write(deep.join("cgroup.procs"), format!("{}\n", left.id()))?;
-        kill_all(dir.path());
+        kill_all(dir.path(), true);
         assert!(!left.wait()?.success());
         Ok(())
     }
