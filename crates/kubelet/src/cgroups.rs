@@ -188,8 +188,8 @@ impl Cgroups {
         }
     }
 
-    /// Removes a pod's cgroups, whatever its class, and what is below them. Processes left there keep them: that is
-    /// an error.
+    /// Removes a pod's cgroups, whatever its class, and what is below them. The runtime has nothing of the pod that
+    /// runs any more: processes that are in there all the same it has forgotten, and they are ended.
     pub(crate) async fn remove_pod(&self, blocking: &Blocking, uid: &str) -> Result<(), CgroupError> {
         if !self.enabled {
             return Ok(());
@@ -211,7 +211,7 @@ impl Cgroups {
         }
         let work = move || {
             dirs.into_iter().try_for_each(|dir| {
-                remove_tree(&dir).map_err(|source| CgroupError::Write { path: dir, source })
+                remove_with_processes(&dir).map_err(|source| CgroupError::Write { path: dir, source })
             })
         };
         let failed = |source| CgroupError::Write { path: uid.into(), source };
@@ -520,6 +520,42 @@ fn delegate(mount: &Path, dir: &Path) {
     }
 }
 
+/// How often the kernel is given a moment to be done with processes that were ended.
+const MOMENTS: u32 = 50;
+
+fn remove_with_processes(dir: &Path) -> io::Result<()> {
+    for n in 0.. {
+        match remove_tree(dir) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && n < MOMENTS => {
+                kill_all(dir, n == 0);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+    Ok(())
+}
+
+/// Ends all processes in a cgroup and below, and says so if that is news.
+fn kill_all(dir: &Path, news: bool) {
+    let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let own = std::process::id();
+    for pid in procs.lines().filter_map(|l| l.trim().parse::<i32>().ok()).filter(|p| p.unsigned_abs() != own)
+    {
+        if news {
+            tracing::info!(pid, cgroup = %dir.display(), "ending a process that the runtime has forgotten");
+        }
+        if let Err(e) = sys::node::kill(pid) {
+            tracing::warn!(pid, error = %e, "it could not be ended");
+        }
+    }
+    for e in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if e.file_type().is_ok_and(|t| t.is_dir()) {
+            kill_all(&e.path(), news);
+        }
+    }
+}
+
 fn remove_tree(dir: &Path) -> io::Result<()> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
     for e in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
@@ -570,6 +606,20 @@ mod tests {
         for w in [1, 17, 100, 5000, 10_000] {
             assert_eq!(weight(shares(w)), w, "{w}");
         }
+    }
+
+    #[test]
+    fn processes_that_were_forgotten_are_ended() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let deep = dir.path().join("container");
+        std::fs::create_dir(&deep)?;
+        let mut left = std::process::Command::new("sleep").arg("600").spawn()?;
+        // never what stands for no process, nor this one
+        std::fs::write(dir.path().join("cgroup.procs"), format!("0\n1\n-1\nx\n{}\n", std::process::id()))?;
+        std::fs::write(deep.join("cgroup.procs"), format!("{}\n", left.id()))?;
+        kill_all(dir.path(), true);
+        assert!(!left.wait()?.success());
+        Ok(())
     }
 
     #[test]

@@ -195,6 +195,8 @@ async fn work(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<
     let (reaper, collector) = (pods.clone(), pods.clone());
     parts.add("pods", async move { reaper.reap().await });
     parts.add("the collector", async move { collector.collect().await });
+    let records = cx.clone();
+    parts.add("records", async move { records.records.run(&records.blocking, &records.health).await });
     parts.add("housekeeping", housekeeping::run(cx.clone(), pods.clone()));
     parts.add("the watchdog", crate::health::tell_systemd(cx.clone()));
     let tls = Arc::new(ServingCertificate::load(&cx.config, &addresses)?);

@@ -442,12 +442,13 @@ impl Pods {
 /// For so long the loop over pods may be silent.
 const BEAT: Duration = Duration::from_secs(60);
 
-/// The pods that count when another asks for room, as allocated.
+/// The pods that count when another asks for room, as allocated: all that have not ended, wanted or not.
 fn here(workers: &HashMap<String, (Source, Handle)>) -> Vec<Arc<Pod>> {
     workers
         .values()
+        .filter(|(_, h)| !h.has_ended())
         .map(|(_, h)| h.desired.borrow())
-        .filter(|d| !d.gone && d.end.is_none())
+        .filter(|d| d.end.as_ref().is_none_or(|e| !e.rejected))
         .map(|d| d.pod.clone())
         .collect()
 }

@@ -53,6 +53,16 @@ pub fn close_umask() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
 }
 
+/// Ends a process at once; one that is gone already is no error.
+pub fn kill(pid: i32) -> io::Result<()> {
+    let pid = Some(pid).filter(|p| *p > 1).and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Ends all processes of a group at once.
 pub fn kill_group(leader: u32) -> io::Result<()> {
     let pid = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw);

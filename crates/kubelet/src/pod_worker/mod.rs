@@ -2,150 +2,39 @@
 //! It wakes when the pod should change, when the runtime says something changed, or when a probe does; then
 //! it looks, reports, and has a job do what the plan says. Jobs take time and can be broken off anywhere.
 
+mod ending;
+mod handle;
+mod progress;
 mod resize;
 mod start;
 mod stop;
 
-use crate::blocking;
 use crate::context::Context;
 use crate::plan::{self, Backoff, Step};
 use crate::pod::PodExt;
 use crate::probes::Probes;
 use crate::resize::{Allocation, Pending, is_unfinished, summary};
 use crate::runtime::observed::{self, Observed, State};
-use crate::runtime::sandbox_config::log_directory;
-use crate::status::generate::{self, Waiting};
+use crate::status::generate;
 use crate::volumes;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, debug};
 
-/// What should become of a pod.
-#[derive(Clone, Debug)]
-pub(crate) struct Desired {
-    /// The pod as it should be, with what it was allocated.
-    pub pod: Arc<Pod>,
-    /// Why it was not allocated what it wants.
-    pub pending: Option<Pending>,
-    /// It has to end.
-    pub end: Option<End>,
-    /// Nobody wants it any more: what is left of it can go.
-    pub gone: bool,
-}
-
-/// Why and how fast a pod ends.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct End {
-    /// A shorter time than the pod's own.
-    pub grace: Option<Duration>,
-    /// The reason and message it fails with, when the kubelet decided so.
-    pub failed: Option<(String, String)>,
-    /// It was never let run: there is nothing to say of its containers.
-    pub rejected: bool,
-}
-
-/// The hold on a pod's worker. Dropping it does not stop the pod.
-pub(crate) struct Handle {
-    /// What should become of the pod.
-    pub desired: watch::Sender<Desired>,
-    poke: Arc<Notify>,
-    flags: Arc<Flags>,
-    progress: Arc<Progress>,
-    /// What was last seen of it.
-    pub seen: watch::Receiver<Observed>,
-    task: JoinHandle<()>,
-}
-
-/// What a worker and who holds it tell each other.
-#[derive(Default)]
-struct Flags {
-    /// What the pod's volumes are made from has changed.
-    stale: AtomicBool,
-    /// The pod has ended: it needs nothing any more.
-    ended: AtomicBool,
-    /// The worker has done all there was to do.
-    done: AtomicBool,
-}
-
-impl Handle {
-    /// Has the worker look again.
-    pub(crate) fn poke(&self) {
-        self.poke.notify_one();
-    }
-
-    /// What the pod's volumes are made from has changed.
-    pub(crate) fn refresh(&self) {
-        self.flags.stale.store(true, Ordering::Relaxed);
-        self.poke.notify_one();
-    }
-
-    /// Ends the worker as a fault of ours would.
-    #[cfg(test)]
-    pub(crate) fn lose(&self) {
-        self.task.abort();
-    }
-
-    /// Whether the worker is over.
-    pub(crate) fn is_over(&self) -> bool {
-        self.task.is_finished()
-    }
-
-    /// Whether the pod is gone without a trace; a worker that is over without this was lost.
-    pub(crate) fn is_done(&self) -> bool {
-        self.flags.done.load(Ordering::Relaxed)
-    }
-
-    /// Whether the pod may still need what it refers to.
-    pub(crate) fn is_live(&self) -> bool {
-        !self.flags.ended.load(Ordering::Relaxed) && !self.desired.borrow().gone
-    }
-
-    /// Whether a container or sandbox is this pod's.
-    pub(crate) fn owns(&self, id: &str) -> bool {
-        let seen = self.seen.borrow();
-        seen.containers.iter().any(|c| c.id == id)
-            || seen.sandboxes.iter().any(|s| s.id == id)
-            || self.progress.made.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
-    }
-}
+pub(crate) use ending::clear_away;
+use handle::Flags;
+pub(crate) use handle::{Desired, End, Handle, spawn};
+use progress::{Again, JobEnd, Progress, Retry};
 
 /// How soon a runtime is asked again that says of an ended container that it runs: its books follow its events.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a container that is being replaced counts as running.
 const REPLACED_WITHIN: Duration = Duration::from_secs(1);
-
-/// Starts a worker after `pause`; `done` is told when it is over, however it came to that.
-pub(crate) fn spawn(cx: Arc<Context>, desired: Desired, done: Arc<Notify>, pause: Duration) -> Handle {
-    struct Tell(Arc<Notify>);
-    impl Drop for Tell {
-        fn drop(&mut self) {
-            self.0.notify_one();
-        }
-    }
-    let poke = Arc::new(Notify::new());
-    let (desired_out, desired_in) = watch::channel(desired);
-    let (seen_out, seen_in) = watch::channel(Observed::default());
-    let flags = Arc::<Flags>::default();
-    let worker = Worker::new(cx, desired_in, poke.clone(), flags.clone(), seen_out);
-    let progress = worker.progress.clone();
-    let span = info_span!("pod", pod = %worker.pod.key());
-    let (tell, own) = (Tell(done), flags.clone());
-    let task = tokio::spawn(
-        async move {
-            let _tell = tell;
-            tokio::time::sleep(pause).await;
-            worker.run().await;
-            own.done.store(true, Ordering::Relaxed);
-        }
-        .instrument(span),
-    );
-    Handle { desired: desired_out, poke, flags, progress, seen: seen_in, task }
-}
 
 /// Where a pod is in its life.
 #[derive(Debug)]
@@ -153,106 +42,6 @@ enum Stage {
     Syncing,
     Terminating { grace: Duration },
     Terminated { cleaned: bool },
-}
-
-/// What jobs tell the worker while they run, and what they leave to it when they are broken off.
-#[derive(Default)]
-pub(crate) struct Progress {
-    waiting: Mutex<Waiting>,
-    /// Why containers were not given what they are allocated.
-    resize: Mutex<Option<String>>,
-    /// Calls under way that make something in the runtime.
-    calls: AtomicUsize,
-    /// Sandboxes and containers that were made, whether they have been seen yet or not.
-    made: Mutex<HashSet<String>>,
-}
-
-impl Progress {
-    fn wait(&self, container: &str, reason: &str, message: &str) {
-        let entry = (reason.to_owned(), message.to_owned());
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(container.to_owned(), entry);
-    }
-
-    fn clear(&self, container: &str) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(container);
-    }
-
-    fn resize(&self, error: Option<String>) -> Option<String> {
-        std::mem::replace(&mut *self.resize.lock().unwrap_or_else(PoisonError::into_inner), error)
-    }
-
-    fn resize_error(&self) -> Option<String> {
-        self.resize.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn read(&self) -> Waiting {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Makes a call that makes something in the runtime. It goes on to its end even when the job is broken off: a
-    /// runtime that is cut short may keep what it has made by then and tell nobody. `poke` is told of the end.
-    async fn make(
-        self: &Arc<Self>,
-        poke: &Arc<Notify>,
-        call: impl Future<Output = Result<String, cri::Error>> + Send + 'static,
-    ) -> Result<String, cri::Error> {
-        struct Under(Arc<Progress>, Arc<Notify>);
-        impl Drop for Under {
-            fn drop(&mut self) {
-                self.0.calls.fetch_sub(1, Ordering::SeqCst);
-                self.1.notify_one();
-            }
-        }
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        let under = Under(self.clone(), poke.clone());
-        let called = tokio::spawn(
-            async move {
-                let made = call.await;
-                if let Ok(id) = &made {
-                    under.0.made.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
-                }
-                made
-            }
-            .in_current_span(),
-        );
-        called.await.unwrap_or(Err(cri::Error::Incomplete("a call", "an answer")))
-    }
-
-    fn is_making(&self) -> bool {
-        self.calls.load(Ordering::SeqCst) > 0
-    }
-
-    /// What was seen need not be remembered.
-    fn saw(&self, seen: &Observed) {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if !made.is_empty() {
-            made.retain(|id| {
-                !seen.containers.iter().any(|c| c.id == *id) && !seen.sandboxes.iter().any(|s| s.id == *id)
-            });
-        }
-    }
-}
-
-/// When to try again what failed: the earlier is the lesser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Again {
-    /// After a short pause that grows.
-    Soon,
-    /// Then.
-    At(Instant),
-}
-
-/// What a job came to.
-#[derive(Debug, Default)]
-pub(crate) struct JobEnd {
-    /// What failed holds up the pod as a whole.
-    pub pod: Option<Again>,
-    /// Containers that could not be started or ended; the others go on.
-    pub containers: HashMap<String, Again>,
-    /// What failed is the change of what the pod and its containers may use.
-    pub resize: bool,
-    /// Volumes were set up, and have to be brought up to date in this time.
-    pub volumes: Option<Duration>,
 }
 
 struct Worker {
@@ -296,40 +85,6 @@ struct Worker {
     was_done: bool,
     /// A container that ended for good on its own, not by our hand.
     finished: bool,
-}
-
-/// When to try what failed again: soon, then ever later.
-#[derive(Debug, Default)]
-struct Retry {
-    at: Option<Instant>,
-    pause: Duration,
-}
-
-impl Retry {
-    const FIRST: Duration = Duration::from_millis(500);
-    const LAST: Duration = Duration::from_secs(20);
-    /// What is only cleared away has time.
-    const LAST_CLEARED: Duration = Duration::from_secs(300);
-
-    fn failed(&mut self, again: Again) {
-        self.failed_up_to(again, Self::LAST);
-    }
-
-    fn failed_up_to(&mut self, again: Again, last: Duration) {
-        self.pause = (self.pause * 2).clamp(Self::FIRST, last);
-        self.at = Some(match again {
-            Again::Soon => Instant::now() + self.pause,
-            Again::At(at) => at,
-        });
-    }
-
-    fn worked(&mut self) {
-        *self = Retry::default();
-    }
-
-    fn holds(&self) -> bool {
-        self.at.is_some_and(|t| t > Instant::now())
-    }
 }
 
 /// What made the worker wake up, by what it has to do.
@@ -761,95 +516,6 @@ impl Worker {
         self.refresh_at.get_or_insert_with(|| Instant::now() + wait);
     }
 
-    /// `settled` says that nothing was being made any more when what is seen was asked for.
-    async fn terminate(&mut self, grace: Duration, settled: bool) {
-        self.probes.ending();
-        self.probes.follow(&self.cx, &self.pod, &self.seen);
-        self.publish(false);
-        if self.job.is_some() || self.retry.holds() {
-            return;
-        }
-        if self.seen.any_running() {
-            let job = stop::Job {
-                cx: self.cx.clone(),
-                pod: self.pod.clone(),
-                seen: self.seen.clone(),
-                grace,
-                poke: self.poke.clone(),
-            };
-            self.job = Some(tokio::spawn(job.run().in_current_span()));
-            return;
-        }
-        if !settled {
-            return; // what is still being made is ended when it is there; its end wakes us
-        }
-        self.probes.clear();
-        self.flags.ended.store(true, Ordering::Relaxed);
-        self.stage = Stage::Terminated { cleaned: false };
-        self.publish(true);
-    }
-
-    /// Takes away what the pod had on the node; answers whether the worker has to stay.
-    async fn clean_up(&mut self, cleaned: bool) -> bool {
-        if self.retry.holds() {
-            return true;
-        }
-        let uid = self.pod.uid().to_owned();
-        if !cleaned {
-            if let Err(e) = clear_away(&self.cx, &uid).await {
-                self.retry.failed_up_to(Again::Soon, Retry::LAST_CLEARED);
-                // more and more seldom, as it is tried
-                warn!(error = %e, again = ?self.retry.pause, "what the pod left could not be cleared away yet");
-                return true;
-            }
-            self.retry.worked();
-            self.stage = Stage::Terminated { cleaned: true };
-            info!("pod ended");
-            self.cx.records.forget(&uid);
-            if !self.orphan {
-                self.cx.status.ended(&self.pod, self.pod.uid());
-            }
-        } else if self.pod.is_deleted() {
-            self.cx.status.ended(&self.pod, self.pod.uid());
-        }
-        if !self.gone {
-            return true;
-        }
-        if let Err(e) = self.remove_from_runtime().await {
-            self.retry.failed_up_to(Again::Soon, Retry::LAST_CLEARED);
-            warn!(error = %e, again = ?self.retry.pause, "what the runtime has of the pod could not be removed yet");
-            return true;
-        }
-        let (cx, logs) = (self.cx.clone(), log_directory(&self.cx, &self.pod));
-        let (pod, seen) = (self.pod.clone(), self.seen.clone());
-        let key = format!("pod {uid}");
-        let removed = self
-            .cx
-            .blocking
-            .run(&key, blocking::LIMIT, move || stop::remove_logs(&cx.config.log_links, &logs, &pod, &seen));
-        if let Err(e) = removed.await {
-            debug!(error = %e, "logs are still being removed");
-        }
-        self.cx.forget(&uid);
-        false
-    }
-
-    async fn remove_from_runtime(&self) -> Result<(), cri::Error> {
-        let gone = |r: Result<(), cri::Error>| match r {
-            Err(e) if !e.is_not_found() => Err(e),
-            _ => Ok(()),
-        };
-        // those of a sandbox go with it
-        let sandboxes = &self.seen.sandboxes;
-        for c in self.seen.containers.iter().filter(|c| !sandboxes.iter().any(|s| s.id == c.sandbox)) {
-            gone(self.cx.runtime.remove_container(&c.id).await)?;
-        }
-        for s in sandboxes {
-            gone(self.cx.runtime.remove_pod_sandbox(&s.id).await)?;
-        }
-        Ok(())
-    }
-
     fn publish(&mut self, ended: bool) {
         // of what was done before, and has left nothing, the API knows more than is to be seen here
         if self.orphan || self.was_done && self.seen == Observed::default() {
@@ -906,17 +572,6 @@ impl Worker {
             self.cx.status.set(&self.pod, self.pod.uid(), status);
         }
     }
-}
-
-/// Takes away a pod's volumes, directory and cgroups.
-pub(crate) async fn clear_away(cx: &Context, uid: &str) -> std::io::Result<()> {
-    let (pods, own) = (cx.config.pods_dir(), uid.to_owned());
-    let work = move || volumes::tear_down(&pods, &own);
-    cx.blocking.run(&format!("pod {uid}"), blocking::LIMIT, work).await??;
-    cx.cgroups.remove_pod(&cx.blocking, uid).await.map_err(|e| {
-        let cause = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
-        std::io::Error::other(format!("{e}{cause}"))
-    })
 }
 
 /// Whether two states of a pod are the same to who runs it.

@@ -409,3 +409,20 @@ async fn why_a_pod_failed_is_told_when_it_has_ended() {
     until("it has failed", || told().phase.as_deref() == Some("Failed")).await;
     assert_eq!(told().reason.as_deref(), Some("DeadlineExceeded"));
 }
+
+#[tokio::test]
+async fn a_pod_that_still_ends_keeps_its_room() {
+    let n = node(Fake::start());
+    n.pods.mark_ready(Source::Api);
+    let big =
+        || json!({"containers": [{"name": "a", "image": "x", "resources": {"requests": {"cpu": "3"}}}]});
+    let (p, q) = (pod("p", big()), pod("q", big()));
+    n.pods.update(Source::Api, p.clone());
+    until("it runs", || n.fake.containers("a") == [(0, true)]).await;
+    n.fake.fault("StopContainer", 0, 1, Fault::Late(Duration::from_millis(300)));
+    n.pods.remove(p.uid());
+    until("it is being stopped", || !n.fake.calls("StopContainer").is_empty()).await;
+    n.pods.update(Source::Api, q.clone());
+    let reason = |uid: &str| n.pods.cx.status.get(uid).and_then(|s| s.reason);
+    until("the other is turned away", || reason(q.uid()).as_deref() == Some("OutOfcpu")).await;
+}

@@ -2,13 +2,21 @@
 //! kubelet that starts anew goes on where the last one was.
 
 use super::Allocation;
+use crate::blocking::{Blocking, LIMIT};
+use crate::health::Health;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
 
 const FILE: &str = "resources.json";
+/// How soon a disk that took nothing is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// For so long the loop may be silent.
+const BEAT: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Record {
@@ -22,12 +30,15 @@ pub struct Records {
     /// The directory that has those of pods.
     dir: PathBuf,
     known: Mutex<HashMap<String, Record>>,
+    /// Those whose file is behind.
+    behind: Mutex<BTreeSet<String>>,
+    work: Notify,
 }
 
 impl Records {
     /// Those below the kubelet's directory of pods.
     pub fn new(dir: PathBuf) -> Self {
-        Records { dir, known: Mutex::default() }
+        Records { dir, known: Mutex::default(), behind: Mutex::default(), work: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Record>> {
@@ -53,19 +64,44 @@ impl Records {
         let record = known.entry(uid.to_owned()).or_insert_with(|| self.load(uid));
         let before = record.clone();
         change(record);
-        if *record != before
-            && let Err(e) = self.store(uid, record)
-        {
-            tracing::warn!(uid, error = %e, "what a pod was allocated cannot be written");
+        if *record != before {
+            drop(known);
+            self.behind().insert(uid.to_owned());
+            self.work.notify_one();
         }
     }
 
-    fn store(&self, uid: &str, record: &Record) -> std::io::Result<()> {
-        let dir = self.dir.join(uid);
-        std::fs::create_dir_all(&dir)?;
-        let new = dir.join(format!("{FILE}.new"));
-        std::fs::write(&new, serde_json::to_vec(record)?)?;
-        std::fs::rename(new, dir.join(FILE))
+    fn behind(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what changed, for as long as it is polled. Nobody waits for the disk.
+    pub(crate) async fn run(&self, blocking: &Blocking, health: &Health) {
+        loop {
+            health.beat("records", BEAT);
+            if !self.write_down(blocking).await {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            let _ = tokio::time::timeout(BEAT / 4, self.work.notified()).await;
+        }
+    }
+
+    /// Writes down what changed; answers whether all is.
+    async fn write_down(&self, blocking: &Blocking) -> bool {
+        let behind = std::mem::take(&mut *self.behind());
+        let mut all = true;
+        for uid in behind {
+            let Some(record) = self.lock().get(&uid).cloned() else { continue };
+            let dir = self.dir.join(&uid);
+            let written = blocking.run(&format!("pod {uid}"), LIMIT, move || store(&dir, &record)).await;
+            if let Err(e) = written.and_then(|r| r) {
+                tracing::warn!(uid, error = %e, "what a pod was allocated cannot be written");
+                self.behind().insert(uid);
+                all = false;
+            }
+        }
+        all
     }
 
     /// What a pod was allocated, if it was.
@@ -96,15 +132,23 @@ impl Records {
     /// Forgets a pod; its file goes with its directory.
     pub fn forget(&self, uid: &str) {
         self.lock().remove(uid);
+        self.behind().remove(uid);
     }
+}
+
+fn store(dir: &Path, record: &Record) -> std::io::Result<()> {
+    sys::dir::make_all(dir, 0o750)?;
+    let new = dir.join(format!("{FILE}.new"));
+    std::fs::write(&new, serde_json::to_vec(record)?)?;
+    std::fs::rename(new, dir.join(FILE))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn records_outlive_the_kubelet() -> Result<(), Box<dyn std::error::Error>> {
+    #[tokio::test]
+    async fn records_outlive_the_kubelet() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let first = Records::new(dir.path().into());
         assert_eq!(first.allocated("u"), None);
@@ -112,11 +156,22 @@ mod tests {
         let all = Allocation { pod: None, containers: [("a".to_owned(), given.clone())].into() };
         first.allocate("u", all.clone());
         first.actuate("u", "a", given);
+        assert!(first.write_down(&Blocking::default()).await);
         let next = Records::new(dir.path().into());
         assert_eq!((next.allocated("u"), next.actuated("u")), (Some(all.clone()), all));
         std::fs::remove_dir_all(dir.path().join("u"))?;
         next.forget("u");
         assert_eq!(next.allocated("u"), None);
+        // what is forgotten is not written down any more
+        next.allocate("u", Allocation::default());
+        next.forget("u");
+        assert!(next.write_down(&Blocking::default()).await && !dir.path().join("u").exists());
+        // a disk that takes nothing is tried again
+        std::fs::write(dir.path().join("v"), "no directory")?;
+        next.allocate("v", Allocation::default());
+        assert!(!next.write_down(&Blocking::default()).await);
+        std::fs::remove_file(dir.path().join("v"))?;
+        assert!(next.write_down(&Blocking::default()).await && dir.path().join("v").join(FILE).exists());
         Ok(())
     }
 }

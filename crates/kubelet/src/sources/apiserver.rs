@@ -20,23 +20,21 @@ pub(crate) async fn follow(cx: Arc<Context>, pods: Arc<Pods>, informers: Informe
     let informer = informers.informer_with::<Pod>(scope);
     let mut changes = informer.subscribe();
     informer.synced().await;
-    let mut spoken = false;
+    // at first those that run here already: they have their room, whatever the others ask for
+    let mut first: Vec<Event<Pod>> = std::iter::from_fn(|| changes.try_next()).collect();
+    first.sort_by_key(|e| {
+        let pod = e.object();
+        (pod.phase() == "Pending", pod.metadata.creation_timestamp.as_ref().map(|t| t.0))
+    });
+    for event in first {
+        fresh_labels(&cx, &pods, &client, &event).await;
+        take(&cx, &pods, &event);
+    }
+    // all that was there has been taken, what else runs is nobody's
+    pods.mark_ready(Source::Api);
     loop {
         cx.health.beat("pods of the API server", BEAT);
-        let event = match changes.try_next() {
-            Some(event) => event,
-            None => {
-                if !spoken {
-                    // all that was there at first has been taken, what else runs is nobody's
-                    spoken = true;
-                    pods.mark_ready(Source::Api);
-                }
-                match tokio::time::timeout(BEAT / 4, changes.next()).await {
-                    Ok(event) => event,
-                    Err(_) => continue,
-                }
-            }
-        };
+        let Ok(event) = tokio::time::timeout(BEAT / 4, changes.next()).await else { continue };
         fresh_labels(&cx, &pods, &client, &event).await;
         take(&cx, &pods, &event);
     }
