@@ -9,7 +9,7 @@ use std::process::Command;
 pub const CASES: &[Case] = &[
     ("services across nodes", across),
     ("services headless", headless),
-    ("services UDP and session affinity", affinity),
+    ("services session affinity", affinity),
     ("services without endpoints", nobody),
     ("services pods keep their addresses", no_nat),
 ];
@@ -128,18 +128,6 @@ fn affinity(space: &Space) -> Answer {
             .map(|_| space.exec("client1", "timeout 5 wget -qO- http://web/"))
             .collect::<Answer<_>>()?;
         ensure(seen.len() == 1, format!("{seen:?}"))
-    })?;
-    space.pod(
-        "udp",
-        "while :; do echo answered | nc -u -l -p 5000 -w 1; done",
-        &format!("nodeName: {}", space.world.nodes[1]),
-        "",
-    )?;
-    space.ready("udp")?;
-    space.apply("{apiVersion: v1, kind: Service, metadata: {name: udp}, spec: {selector: {app: udp}, ports: [{port: 53, targetPort: 5000, protocol: UDP}]}}")?;
-    eventually("a UDP service answers from the other node", || {
-        let text = space.exec("client1", "echo ask | nc -u -w 1 udp 53")?;
-        ensure(text.trim() == "answered", text)
     })
 }
 

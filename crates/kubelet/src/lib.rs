@@ -30,7 +30,7 @@ mod runtime;
 mod server;
 mod sources;
 mod status;
-mod streaming;
+pub mod streaming;
 mod systemd;
 mod volumes;
 
