@@ -53,7 +53,7 @@ fn control_plane(space: &Space) -> Answer {
     workload(space)?;
     let before = identities(space)?;
     for daemon in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "ferrokube-dns"] {
-        space.world.on(&space.world.nodes[0], &format!("systemctl kill -s KILL {daemon}"))?;
+        space.world.on(&space.world.nodes[0], &format!("systemctl kill -s KILL --kill-who=main {daemon}"))?;
         works(space, daemon)?;
         space.kubectl(&["scale", "deployment/web", "--replicas=5"])?;
         space.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"])?;
@@ -74,7 +74,7 @@ fn node_daemons(space: &Space) -> Answer {
     let before = identities(space)?;
     for node in &space.world.nodes {
         for daemon in ["kubelet", "kube-proxy"] {
-            space.world.on(node, &format!("systemctl kill -s KILL {daemon}"))?;
+            space.world.on(node, &format!("systemctl kill -s KILL --kill-who=main {daemon}"))?;
             works(space, daemon)?;
             ensure(
                 identities(space)? == before,

@@ -98,8 +98,7 @@ kind: ConfigMap
 metadata: {name: owner}
 "#;
 
-const SERVICE: &str =
-    "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {clusterIP: 10.97.0.9, ports: [{port: 80}]}}";
+const SERVICE: &str = "---\n{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {clusterIP: 10.97.0.9, ports: [{port: 80}]}}";
 
 #[test]
 fn the_controller_manager_keeps_what_is_in_use_and_writes_what_upstream_writes() {

@@ -26,6 +26,8 @@ pub struct Cgroups {
     /// The cgroup all pods are in, below what the operator gave as root; as path parts.
     root: Vec<String>,
     enabled: bool,
+    /// Beside those of version 1, the hierarchy of version 2 without controllers: the runtime makes groups there too.
+    beside: Option<PathBuf>,
 }
 
 /// Why a cgroup is not as it should be.
@@ -57,7 +59,11 @@ impl Cgroups {
     pub fn detect(driver: CgroupDriver, root: &str, per_qos: bool) -> Result<Self, CgroupError> {
         let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let hierarchy = read_mounts(&table).ok_or(CgroupError::NotMounted)?;
-        Ok(Self::new(hierarchy, driver, root, per_qos))
+        let beside = match hierarchy {
+            Hierarchy::V1(_) => read_v2(&table),
+            Hierarchy::V2(_) => None,
+        };
+        Ok(Cgroups { beside, ..Self::new(hierarchy, driver, root, per_qos) })
     }
 
     /// None at all.
@@ -71,7 +77,7 @@ impl Cgroups {
         if per_qos {
             parts.push("kubepods".into());
         }
-        Cgroups { hierarchy, driver, root: parts, enabled: per_qos }
+        Cgroups { hierarchy, driver, root: parts, enabled: per_qos, beside: None }
     }
 
     /// 1 or 2.
@@ -196,7 +202,7 @@ impl Cgroups {
         }
         // an orphan's class is not known; most of these have nothing to remove
         let all: Vec<_> = QOS.iter().map(|q| self.pod_parts(*q, uid)).collect();
-        let mounts: Vec<PathBuf> = self.mounts().map(Path::to_owned).collect();
+        let mounts: Vec<PathBuf> = self.mounts().map(Path::to_owned).chain(self.beside.clone()).collect();
         let mut dirs: Vec<PathBuf> = Vec::new();
         for parts in &all {
             let own: Vec<PathBuf> = mounts.iter().map(|m| self.dir(m, parts)).collect();
@@ -429,9 +435,16 @@ fn slice(parts: &[String]) -> String {
     format!("{}.slice", parts.join("-"))
 }
 
+/// Where version 2 is mounted.
+fn read_v2(table: &str) -> Option<PathBuf> {
+    table.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>().as_slice() {
+        [_, at, "cgroup2", ..] => Some(PathBuf::from(at)),
+        _ => None,
+    })
+}
+
 fn read_mounts(table: &str) -> Option<Hierarchy> {
     let mut v1 = Vec::new();
-    let mut v2 = None;
     for line in table.lines() {
         let mut f = line.split(' ');
         let (Some(_), Some(at), Some(kind), Some(options)) = (f.next(), f.next(), f.next(), f.next()) else {
@@ -442,14 +455,13 @@ fn read_mounts(table: &str) -> Option<Hierarchy> {
                 let controllers = options.split(',').map(str::to_owned).collect();
                 v1.push((controllers, PathBuf::from(at)));
             }
-            "cgroup2" => v2 = Some(PathBuf::from(at)),
             _ => {}
         }
     }
     if v1.iter().any(|(c, _): &(Vec<String>, _)| c.iter().any(|c| c == "cpu" || c == "memory")) {
         return Some(Hierarchy::V1(v1));
     }
-    v2.map(Hierarchy::V2)
+    read_v2(table).map(Hierarchy::V2)
 }
 
 /// Shares of 2..262144 onto weights of 1..10000, as runc does since its version 1.3: 1024 are 100.
@@ -577,6 +589,21 @@ mod tests {
         assert!(matches!(read_mounts(v1), Some(Hierarchy::V1(l)) if l.len() == 2));
         assert_eq!(read_mounts("cgroup2 /c cgroup2 rw 0 0"), Some(Hierarchy::V2("/c".into())));
         assert_eq!(read_mounts("proc /proc proc rw 0 0"), None);
+        assert_eq!(read_v2(v1), Some("/c/unified".into()));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_where_only_the_runtime_made_groups() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let v1 = Hierarchy::V1(vec![(vec!["cpu".into()], dir.path().join("cpu"))]);
+        let beside = dir.path().join("unified");
+        let cgroups =
+            Cgroups { beside: Some(beside.clone()), ..Cgroups::new(v1, CgroupDriver::Cgroupfs, "", true) };
+        let left = beside.join("kubepods/besteffort/podu/container");
+        std::fs::create_dir_all(&left)?;
+        cgroups.remove_pod(&Blocking::default(), "u").await?;
+        assert!(!left.exists() && !beside.join("kubepods/besteffort/podu").exists());
+        Ok(())
     }
 
     #[tokio::test]
