@@ -133,12 +133,12 @@ fn the_controller_manager_keeps_what_is_in_use_and_writes_what_upstream_writes()
     );
     c.kubectl_with(
         &["create", "-f", "-"],
-        &format!("{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, {refer}}}"),
+        &format!("---\n{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, {refer}}}"),
     )
     .unwrap();
     c.kubectl_with(
         &["create", "-n", "b", "-f", "-"],
-        &format!("{{apiVersion: v1, kind: ConfigMap, {refer}}}"),
+        &format!("---\n{{apiVersion: v1, kind: ConfigMap, {refer}}}"),
     )
     .unwrap();
     eventually("the stranger is collected", || {
