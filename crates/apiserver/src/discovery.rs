@@ -13,10 +13,14 @@ const NOT_DELETE_COLLECTION: [&str; 7] = ["create", "delete", "get", "list", "pa
 
 /// `/version`.
 pub fn version() -> Value {
+    let built = telemetry::version::get();
+    let (major, minor) = (telemetry::version::MAJOR, telemetry::version::MINOR);
+    let earlier = minor.parse::<u32>().map_or_else(|_| String::new(), |n| n.saturating_sub(1).to_string());
     json!({
-        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-        "gitVersion": "v1.36.2", "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",
+        "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
+        "minCompatibilityMajor": major, "minCompatibilityMinor": earlier,
+        "gitVersion": built.version, "gitCommit": built.commit, "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": format!("{}/{}", built.platform.0, built.platform.1),
     })
 }
 

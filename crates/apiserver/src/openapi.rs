@@ -24,7 +24,7 @@ struct Made {
     documents: HashMap<(String, Form), Bytes>,
 }
 
-const TITLE_VERSION: &str = "v1.36.2";
+const TITLE_VERSION: &str = telemetry::version::VERSION;
 
 /// What a document is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

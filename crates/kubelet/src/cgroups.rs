@@ -450,12 +450,9 @@ fn read_mounts(table: &str) -> Option<Hierarchy> {
         let (Some(_), Some(at), Some(kind), Some(options)) = (f.next(), f.next(), f.next(), f.next()) else {
             continue;
         };
-        match kind {
-            "cgroup" => {
-                let controllers = options.split(',').map(str::to_owned).collect();
-                v1.push((controllers, PathBuf::from(at)));
-            }
-            _ => {}
+        if kind == "cgroup" {
+            let controllers = options.split(',').map(str::to_owned).collect();
+            v1.push((controllers, PathBuf::from(at)));
         }
     }
     if v1.iter().any(|(c, _): &(Vec<String>, _)| c.iter().any(|c| c == "cpu" || c == "memory")) {

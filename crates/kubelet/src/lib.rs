@@ -7,7 +7,7 @@ mod admit;
 mod blocking;
 mod bootstrap;
 mod cgroups;
-mod config;
+pub mod config;
 mod context;
 mod events;
 mod exits;

@@ -2,6 +2,8 @@
 //! Fields that this kubelet has no use for are read all the same, so that existing files load; [`super::honoured`]
 //! says which of them are refused when they ask for something.
 
+#![allow(missing_docs, reason = "upstream's reference describes each field of its configuration")]
+
 use super::duration::GoDuration;
 use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerImage, NodeAddress, NodeSystemInfo};
 use std::net::{IpAddr, UdpSocket};
 
 /// What this kubelet calls itself.
-pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+pub const VERSION: &str = telemetry::version::VERSION;
 /// Names of one image that the status gives.
 const MAX_NAMES: usize = 5;
 
