@@ -82,8 +82,9 @@ debian() {
   APT=$STATE/apt/$suite
   mkdir -p "$APT"/{lists/partial,cache/archives/partial}
   mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 2>/dev/null | sed -n 's/^Debian Debian //p' | head -1)
+  [ -n "$mirror" ] || die "apt knows no mirror of Debian, so that nothing of its release $suite can be fetched"
   [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || packages debian-archive-keyring
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian/} $suite main" > "$APT/sources.list"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" > "$APT/sources.list"
   own_apt update -qq > "$STATE/apt.log" 2>&1 || die "the package lists of Debian $suite can't be fetched; see $STATE/apt.log"
 }
 own_apt() { own_sandbox apt-get -o Dir::Etc::sourcelist="$APT/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferences=- -o Dir::Etc::preferencesparts=- -o Dir::State::lists="$APT/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$APT/cache" "$@"; }
